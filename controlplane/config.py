@@ -1,0 +1,124 @@
+"""Every knob of the control plane, on one page."""
+
+import enum
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from core.config import ConfigError, Section, load
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Server(Section):
+    """Where workers attach, people ask, and Prometheus scrapes."""
+
+    listen: str = "0.0.0.0:8500"
+    metrics_listen: str = "0.0.0.0:8501"  # "" for none
+
+
+class Host(Section):
+    """What there is to give to workers."""
+
+    millicores: NonNegative = 0  # 0: 1000 × CPUs − 300, what is left beside the planes' own needs
+    memory_mib: NonNegative = 0  # 0: all but 1 GiB
+
+
+class Planner(Section):
+    """The integer program and the estimates that feed it."""
+
+    interval_s: Seconds = 1.0
+    # One deadline missed per second, in millicores: what the program pays to avoid it.
+    miss_cost_millicores: Seconds = 5000.0
+    # A row more of batch limit, in millicores: prefers small batches where both do.
+    batch_cost_millicores: Annotated[float, Meta(ge=0)] = 1.0
+    # A changed shape must be worth this much.
+    switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
+    # Share of a quota that the mean demand may use.
+    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    # CPU of gRPC and Python for one request, until measured.
+    request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
+    solver_time_s: Seconds = 0.5
+
+
+class Governor(Section):
+    """When a plan is put in force: growth at once, a shrink after it held."""
+
+    shrink_hold_s: Annotated[float, Meta(ge=0)] = 4.0
+    dead_band_millicores: NonNegative = 100
+    ack_timeout_s: Seconds = 2.0
+    stale_s: Seconds = 3.0  # a worker silent for this long keeps what it has
+
+
+class ActuatorKind(enum.Enum):
+    """Who owns the workers' CPU quotas."""
+
+    DOCKER = "docker"
+    LOCAL = "local"
+    THREADS = "threads"
+
+
+class Actuator(Section):
+    """How quotas are changed."""
+
+    kind: ActuatorKind = ActuatorKind.DOCKER
+    # CFS period: how long a throttled worker may stand still. 20 ms costs nothing at one core or more.
+    period_us: Annotated[int, Meta(ge=1000, le=1_000_000)] = 20_000
+    docker_timeout_s: Seconds = 10.0
+    # Only containers with this label, of this Compose project, are touched.
+    docker_label: str = "sponge.worker"
+    compose_project: str = ""  # default: the project of the control plane's own container
+    resize_memory: bool = False
+    # The local actuator changes only cgroups below this directory.
+    cgroup_root: str = ""
+
+
+class ServicePolicy(Section):
+    """What one service may have, and what its deadlines are worth."""
+
+    weight: Annotated[float, Meta(gt=0)] = 1.0
+    min_millicores: Annotated[int, Meta(ge=100)] = 500
+    max_millicores: Positive = 64_000
+    max_batch: Positive = 64
+    memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
+
+
+class Store(Section):
+    """Where decisions are kept."""
+
+    path: str = ""  # SQLite file; "" keeps them in memory
+
+
+class Config(Section):
+    """A whole control.toml; every key has a default."""
+
+    server: Server = msgspec.field(default_factory=Server)
+    host: Host = msgspec.field(default_factory=Host)
+    planner: Planner = msgspec.field(default_factory=Planner)
+    governor: Governor = msgspec.field(default_factory=Governor)
+    actuator: Actuator = msgspec.field(default_factory=Actuator)
+    store: Store = msgspec.field(default_factory=Store)
+    services: dict[str, ServicePolicy] = {}
+    log_level: str = "info"
+
+
+def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project.
+
+    Raises ConfigError, also for a service whose floor lies above its ceiling.
+    """
+    config = load(path, Config)
+    for name, policy in config.services.items():
+        if policy.min_millicores > policy.max_millicores:
+            raise ConfigError(
+                f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"
+            )
+    project = environ.get("SPONGE_COMPOSE_PROJECT", config.actuator.compose_project)
+    replace = msgspec.structs.replace
+    return replace(config, actuator=replace(config.actuator, compose_project=project))

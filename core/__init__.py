@@ -1,0 +1,1 @@
+"""What both planes need and neither owns: EDF feasibility, cgroups, configuration, logging."""

@@ -1,0 +1,1 @@
+"""One worker process serving one ONNX model, most urgent request first."""

@@ -1,0 +1,109 @@
+"""Every knob of a worker, on one page."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from core.config import ConfigError, Section, load
+
+Positive = Annotated[int, Meta(ge=1)]
+PositiveMs = Annotated[float, Meta(gt=0)]
+NonNegativeMs = Annotated[float, Meta(ge=0)]
+
+
+class Model(Section):
+    """The model this worker serves."""
+
+    path: str
+    name: str = ""  # default: the file's stem
+    version: str = "1"
+    # Sizes of one row of inputs with free dimensions, to warm up with: {"image": [224, 224, 3]}.
+    warmup_shapes: dict[str, list[Positive]] = {}
+
+
+class Service(Section):
+    """What the service promises, and how far it believes its clients."""
+
+    name: str = ""  # default: the model's name
+    slo_ms: PositiveMs
+    # A request's deadline is never later than this after its receipt, default slo_ms: clients in the
+    # field carry 30 s safety timeouts, which must not send them to the back of the queue.
+    max_slo_ms: PositiveMs | None = None
+    trust_client_deadline: bool = False  # lifts max_slo_ms for requests that state a deadline
+    # Shorter deadlines count as this in the order of service, so that nobody wins by lying.
+    min_slo_ms: NonNegativeMs = 0.0
+    # Kept back from every deadline for the answer's way home.
+    response_margin_ms: NonNegativeMs = 5.0
+
+
+class Server(Section):
+    """The listening side."""
+
+    listen: str = "0.0.0.0:8001"
+    metrics_listen: str = "0.0.0.0:8002"  # "" for none
+    max_message_mib: Positive = 64
+    max_queue: Positive = 1024  # requests
+    drain_s: PositiveMs = 10.0
+
+
+class Engine(Section):
+    """What a worker starts with; directives of the control plane change it within the maxima."""
+
+    instances: Positive = 1
+    threads: Positive = 1
+    batch: Positive = 1
+    max_instances: Positive = 8
+    max_threads: Positive = 8
+    max_batch: Positive = 8
+
+
+class Control(Section):
+    """The way to the control plane; a worker without one serves with what it started with."""
+
+    address: str = ""
+    report_interval_ms: Annotated[float, Meta(ge=20)] = 200.0
+
+
+class Config(Section):
+    """A whole worker.toml."""
+
+    model: Model
+    service: Service
+    server: Server = msgspec.field(default_factory=Server)
+    engine: Engine = msgspec.field(default_factory=Engine)
+    control: Control = msgspec.field(default_factory=Control)
+    log_level: str = "info"
+
+
+def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read worker.toml and fill in the defaults that depend on other keys.
+
+    SPONGE_CONTROL_ADDRESS overrides control.address: it is what Compose files vary.
+    Raises ConfigError.
+    """
+    config = load(path, Config)
+    engine = config.engine
+    for name, maximum in (
+        ("instances", engine.max_instances),
+        ("threads", engine.max_threads),
+        ("batch", engine.max_batch),
+    ):
+        if getattr(engine, name) > maximum:
+            raise ConfigError(f"{path}: engine.{name}: expected at most engine.max_{name} = {maximum}")
+    model_path = (path.parent / config.model.path).resolve()
+    model_name = config.model.name or model_path.stem
+    replace = msgspec.structs.replace
+    return replace(
+        config,
+        model=replace(config.model, path=str(model_path), name=model_name),
+        service=replace(
+            config.service,
+            name=config.service.name or model_name,
+            max_slo_ms=config.service.max_slo_ms or config.service.slo_ms,
+        ),
+        control=replace(config.control, address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address)),
+    )

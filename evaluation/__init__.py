@@ -1,0 +1,1 @@
+"""Models, traces, emulated links, load and reports: what shows how good Sponge is."""
