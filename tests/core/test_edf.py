@@ -1,0 +1,100 @@
+"""EDF list scheduling, exact by hand and against a slow reference."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.edf import completions, missed
+
+FLAT = (0.0, 1.0, 1.5, 2.0, 2.5)  # seconds for 1 to 4 rows
+
+
+def test_nothing_waits():
+    assert completions([0.0], [], FLAT, 4) == []
+
+
+def test_one_slot_serves_in_order():
+    assert completions([0.5], [1, 1, 1], FLAT, 1) == [1.5, 2.5, 3.5]
+
+
+def test_a_batch_completes_together():
+    assert completions([0.0], [1, 1, 1], FLAT, 2) == [1.5, 1.5, 2.5]
+
+
+def test_idle_slots_get_work_before_batches_grow():
+    assert completions([0.0, 0.0], [1, 1], FLAT, 4) == [1.0, 1.0]
+    assert completions([0.0, 0.0], [1, 1, 1], FLAT, 4) == [1.5, 1.5, 1.0]
+    assert completions([0.0, 0.0, 0.0], [1, 1], FLAT, 4) == [1.0, 1.0]
+
+
+def test_a_busy_slot_is_not_waited_for():
+    # The idle slot takes all that fits; the other is busy for longer than that takes.
+    assert completions([0.0, 9.0], [1, 1, 1, 1, 1], FLAT, 4) == [2.5, 2.5, 2.5, 2.5, 3.5]
+
+
+def test_overdue_slots_count_as_idle():
+    assert completions([-3.0], [1], FLAT, 1) == [1.0]
+
+
+def test_a_request_above_the_batch_limit_runs_alone():
+    assert completions([0.0], [1, 3, 1], FLAT, 2) == [1.0, 3.0, 4.0]
+
+
+def test_rows_beyond_the_table_cost_as_much_per_row_as_its_end():
+    assert completions([0.0], [8], FLAT, 2) == [5.0]
+
+
+def test_rows_do_not_overtake_to_fill_a_batch():
+    assert completions([0.0], [1, 2, 1], FLAT, 2) == [1.0, 2.5, 3.5]
+
+
+def test_missed_counts_late_ones_only():
+    assert missed([1.0, 2.0, 3.0], [1.0, 1.9, 4.0]) == 1
+
+
+def reference(free_at, rows, service_time, max_batch):
+    """The same rule, step by step, with no concern for speed."""
+    free = [max(0.0, at) for at in free_at]
+    waiting = list(enumerate(rows))
+    done = [0.0] * len(rows)
+    while waiting:
+        start = min(free)
+        idle = [slot for slot, at in enumerate(free) if at == start]
+        share = -(-len(waiting) // len(idle))
+        batch = [waiting.pop(0)]
+        while len(batch) < share and waiting:
+            if sum(r for _, r in batch) + waiting[0][1] > max_batch:
+                break
+            batch.append(waiting.pop(0))
+        size = sum(r for _, r in batch)
+        longest = len(service_time) - 1
+        cost = service_time[size] if size <= longest else service_time[longest] * size / longest
+        for index, _ in batch:
+            done[index] = start + cost
+        free[idle[0]] = start + cost
+    return done
+
+
+@given(
+    free_at=st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.25, 0.5, 1.75]), min_size=1, max_size=5),
+    rows=st.lists(st.integers(1, 5), max_size=20),
+    service_time=st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=1, max_size=6),
+    max_batch=st.integers(1, 8),
+)
+def test_equals_the_reference(free_at, rows, service_time, max_batch):
+    table = [0.0]
+    for step in service_time:
+        table.append(table[-1] + step)
+    assert completions(free_at, rows, table, max_batch) == reference(free_at, rows, table, max_batch)
+
+
+@given(
+    free_at=st.lists(st.floats(0, 5), min_size=1, max_size=5),
+    count=st.integers(0, 20),
+    seconds=st.floats(0.01, 3),
+)
+def test_with_single_rows_completions_follow_the_order_and_another_slot_never_hurts(free_at, count, seconds):
+    table = (0.0, seconds)
+    done = completions(free_at, [1] * count, table, 1)
+    assert done == sorted(done)
+    more = completions([*free_at, 0.0], [1] * count, table, 1)
+    assert all(after <= before for after, before in zip(more, done, strict=True))
