@@ -1,0 +1,48 @@
+# Every target does its own set-up; none needs more than Python 3.11 and, where it says so, Docker.
+
+# The first that is new enough; PYTHON=/path/to/python overrides the search.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: help venv demo test lint images up down
+
+help:
+	@echo 'make demo    serve two models to clients with deadlines on this machine, and report; two minutes'
+	@echo 'make test    all tests; those of the containers only where a Docker engine answers'
+	@echo 'make lint    ruff, mypy, import-linter'
+	@echo 'make images  the container images'
+	@echo 'make up      the control plane and two workers in containers; make down stops them'
+
+venv: .venv/installed
+
+# Installing also generates the code of the .proto files, hence they are prerequisites.
+.venv/installed: pyproject.toml hatch_build.py $(wildcard protos/*.proto)
+	@test -n '$(PYTHON)' || { echo 'Sponge needs Python 3.11 or newer, and no python3 on PATH is:' \
+		'install one, or say make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'Sponge needs the venv module of $(PYTHON);' \
+		'on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: venv
+	.venv/bin/sponge demo $(ARGS)
+
+test: venv
+	.venv/bin/pytest $(ARGS)
+
+lint: venv
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# Needs a Docker engine and Compose, v2 or 1.29. Where python:3.11-slim cannot be pulled, a base image is built (as root).
+images:
+	scripts/compose --profile demo build
+
+up:
+	scripts/compose up --build --detach
+
+down:
+	scripts/compose --profile demo --profile observability down
