@@ -1,0 +1,81 @@
+"""Configuration is strict: every mistake is one line that names file, key and expectation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from msgspec import Meta, field
+
+from core.config import ConfigError, Section, load
+
+
+class Inner(Section):
+    """A section with a bound."""
+
+    size: Annotated[int, Meta(ge=1)] = 4
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+
+
+class Outer(Section):
+    """A file with one required key."""
+
+    name: str
+    inner: Inner = field(default_factory=Inner)
+
+
+def read(tmp_path: Path, text: str) -> Outer:
+    """Load `text` as if it were a user's file."""
+    path = tmp_path / "some.toml"
+    path.write_text(text)
+    return load(path, Outer)
+
+
+def test_keys_left_out_have_their_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, 'name = "a"') == Outer(name="a", inner=Inner(size=4, shapes={}))
+
+
+def test_keys_given_replace_defaults(tmp_path: Path) -> None:
+    config = read(tmp_path, 'name = "a"\n[inner]\nsize = 7\nshapes = { image = [224, 224, 3] }')
+    assert config.inner == Inner(size=7, shapes={"image": [224, 224, 3]})
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "expectation"),
+    [
+        pytest.param('name = "a"\nnmae = "b"', "some.toml", "`nmae`", id="unknown key"),
+        pytest.param('name = "a"\n[inner]\nsiez = 1', "inner", "`siez`", id="unknown key in a section"),
+        pytest.param("name = 3", "name", "Expected `str`, got `int`", id="wrong type"),
+        pytest.param('name = "a"\n[inner]\nsize = "4"', "inner.size", "Expected `int`", id="no coercion"),
+        pytest.param('name = "a"\n[inner]\nsize = 0', "inner.size", ">= 1", id="out of range"),
+        pytest.param('name = "a"\ninner = 1', "inner", "Expected `object`", id="value for a section"),
+        pytest.param("", "some.toml", "required field `name`", id="required key left out"),
+        pytest.param("name = ", "some.toml", "not valid TOML", id="not TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_key_and_expectation(
+    tmp_path: Path, text: str, key: str, expectation: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path, text)
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'some.toml'}: ")
+    assert key in message
+    assert expectation in message
+    assert "\n" not in message
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "some.toml"
+    path.write_bytes(b'name = "\xff"')
+    with pytest.raises(ConfigError, match=r"some\.toml: not valid TOML"):
+        load(path, Outer)
+
+
+def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read: No such file or directory"):
+        load(tmp_path / "absent.toml", Outer)
+
+
+def test_a_directory_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path, Outer)
