@@ -1,0 +1,332 @@
+"""What an execution takes, by rows and intra-op threads: learned from executions, and read off under a quota.
+
+Work is the time an execution takes at full speed with no other beside it, in seconds.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+# A float, or an array of them.
+Work = TypeVar("Work", float, NDArray[np.float64])
+
+SAMPLES = 128  # per cell
+HALF_LIFE_S = 300.0  # a model, and the machine under it, change over minutes
+ENOUGH = 8.0  # samples, by weight, with which a cell speaks for itself
+UPPER, LOW = 0.95, 0.05
+# Spread of a cell that has too few samples to show its own, as multiples of its mean.
+UPPER_SPREAD, LOW_SPREAD = 1.3, 0.75
+# Up to this share of a cell's samples, or two, may be outliers; they count as at most so much of the rest.
+OUTLIER_SHARE, OUTLIER_RATIO = 0.1, 3.0
+
+# Before any execution: a row that takes long, so that the first plan errs on the large side.
+UNKNOWN_WORK_S = 0.1
+# What the curve assumes where executions do not tell: share of the work that threads divide, and share of the
+# first row's work that further rows do not add. The weight is that of an observation, squared.
+PARALLEL_SHARE, FIXED_SHARE, PRIOR_WEIGHT = 0.85, 0.1, 0.02
+
+KAPPA, KAPPA_WEIGHT = 0.04, 10.0  # prior, and the weight of it in samples with one neighbour
+ALONE = 1.2  # up to so many busy slots an execution counts as undisturbed
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """Work by rows for one thread count, undisturbed: mean, 95 % and 5 % quantile; index 0 is unused."""
+
+    mean: tuple[float, ...]
+    upper: tuple[float, ...]
+    low: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Work of b rows on t threads: ℓ(b, t) = (γb + ε)/t + δb + η, all in seconds and not negative."""
+
+    gamma: float
+    delta: float
+    epsilon: float
+    eta: float
+
+    def work(self, rows: Work, threads: Work) -> Work:
+        """Work for numbers, or for arrays that broadcast against each other."""
+        return (self.gamma * rows + self.epsilon) / threads + self.delta * rows + self.eta
+
+
+@dataclass(slots=True)
+class _Cell:
+    """Executions of one (rows, threads): work, busy slots and time of each."""
+
+    work: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    busy: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    at: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+
+    def weights(self, now: float) -> NDArray[np.float64]:
+        return np.exp2((np.array(self.at) - now) / HALF_LIFE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """Everything derived from the samples at one moment, up to `rows` × `threads`."""
+
+    kappa: float
+    mean: NDArray[np.float64]  # [threads - 1, rows - 1]
+    upper: NDArray[np.float64]
+    low: NDArray[np.float64]
+    residual: float
+
+
+class LatencyModel:
+    """Latency of one model, known by its digest.
+
+    The curve is ℓ(b, t) = (γb + ε)/t + δb + η with coefficients ≥ 0: Amdahl's law in t, a fixed and a
+    per-row part in each of its terms. A cell (b, t) with enough executions speaks for itself, one with fewer
+    is drawn towards the curve, and the curve alone speaks for the rest. The result rises with rows and falls
+    with threads.
+    """
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[int, int], _Cell] = {}
+        self._now = -math.inf
+        self._fitted: _Fitted | None = None
+
+    def __repr__(self) -> str:
+        samples = sum(len(cell.at) for cell in self._cells.values())
+        return f"<LatencyModel cells={len(self._cells)} samples={samples}>"
+
+    def record(self, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
+        """Learn one execution: its work (see `work_of`), and the mean number of busy slots, itself included.
+
+        What no execution can have been (no rows, no threads, a duration that is not positive) is ignored.
+        """
+        if rows < 1 or threads < 1 or not 0 < work_s < math.inf:
+            return
+        cell = self._cells.setdefault((rows, threads), _Cell())
+        cell.work.append(work_s)
+        cell.busy.append(max(1.0, busy))
+        cell.at.append(now)
+        self._now = max(self._now, now)
+        self._fitted = None
+
+    @property
+    def known(self) -> bool:
+        """Whether any execution has been seen."""
+        return bool(self._cells)
+
+    @property
+    def kappa(self) -> float:
+        """Contention: an execution beside n − 1 others takes 1 + κ·(n − 1) times its work."""
+        return self._fit(1, 1).kappa
+
+    @property
+    def residual(self) -> float:
+        """Mean relative error of the curve over the cells: how little it can be trusted elsewhere."""
+        return self._fit(1, 1).residual
+
+    def mean(self, rows: int, threads: int) -> float:
+        """Expected work."""
+        return float(self._fit(rows, threads).mean[threads - 1, rows - 1])
+
+    def upper(self, rows: int, threads: int) -> float:
+        """Work that 95 % of executions do not exceed."""
+        return float(self._fit(rows, threads).upper[threads - 1, rows - 1])
+
+    def low(self, rows: int, threads: int) -> float:
+        """Work that 95 % of executions take at the least."""
+        return float(self._fit(rows, threads).low[threads - 1, rows - 1])
+
+    def table(self, threads: int, max_batch: int) -> LatencyTable:
+        """All of one thread count, up to `max_batch` rows."""
+        fitted = self._fit(max_batch, threads)
+
+        def column(values: NDArray[np.float64]) -> tuple[float, ...]:
+            return (0.0, *values[threads - 1, :max_batch].tolist())
+
+        return LatencyTable(column(fitted.mean), column(fitted.upper), column(fitted.low))
+
+    def _fit(self, rows: int, threads: int) -> _Fitted:
+        """Give the fit to all that was recorded, made anew only for new data or a larger table."""
+        if self._fitted is not None:
+            known_threads, known_rows = self._fitted.mean.shape
+            if rows <= known_rows and threads <= known_threads:
+                return self._fitted
+            rows, threads = max(rows, known_rows), max(threads, known_threads)
+        # Twice as much as asked for, so that asking row by row does not fit every time.
+        self._fitted = self._compute(1 << rows.bit_length(), 1 << (threads - 1).bit_length())
+        return self._fitted
+
+    def _compute(self, rows: int, threads: int) -> _Fitted:
+        kappa = self._contention()
+        keys, weights, means, uppers, lows = [], [], [], [], []
+        for key, cell in self._cells.items():
+            weight = cell.weights(self._now)
+            total = float(weight.sum())
+            if total < 1e-3:  # ten half-lives ago, and not seen since
+                continue
+            mean, upper, low = _summary(np.array(cell.work) / (1 + kappa * (np.array(cell.busy) - 1)), weight)
+            trust = min(1.0, total / ENOUGH)
+            keys.append(key)
+            weights.append(trust)
+            means.append(mean)
+            uppers.append(max(mean, trust * upper + (1 - trust) * UPPER_SPREAD * mean))
+            lows.append(min(mean, trust * low + (1 - trust) * LOW_SPREAD * mean))
+        if not keys:
+            keys, weights, means = [(1, 1)], [1e-3], [UNKNOWN_WORK_S]
+            uppers, lows = [UPPER_SPREAD * UNKNOWN_WORK_S], [LOW_SPREAD * UNKNOWN_WORK_S]
+        surfaces = []
+        residual = 0.0
+        for values in (means, uppers, lows):
+            curve = fit_curve(keys, values, weights)
+            surface = _surface(
+                curve, dict(zip(keys, zip(values, weights, strict=True), strict=True)), rows, threads
+            )
+            # More rows never take less, more threads never more; the second keeps the first.
+            surface = np.maximum.accumulate(surface, axis=1)
+            surfaces.append(np.minimum.accumulate(surface, axis=0))
+            if values is means:
+                errors = [
+                    abs(curve.work(r, n) / value - 1) for (r, n), value in zip(keys, means, strict=True)
+                ]
+                residual = float(np.average(errors, weights=weights))
+        expected, longest, shortest = surfaces
+        longest, shortest = np.maximum(longest, expected), np.minimum(shortest, expected)
+        return _Fitted(kappa, expected, longest, shortest, residual)
+
+    def _contention(self) -> float:
+        """κ by weighted least squares of (work/alone − 1) on (busy − 1), with a prior.
+
+        Only cells that have also run alone can tell.
+        """
+        product, square = KAPPA * KAPPA_WEIGHT, KAPPA_WEIGHT
+        for cell in self._cells.values():
+            busy = np.array(cell.busy)
+            beside = busy > ALONE
+            if beside.all() or not beside.any():
+                continue
+            work, weight = np.array(cell.work), cell.weights(self._now)
+            alone, _, _ = _summary(work[~beside], weight[~beside])
+            x = busy[beside] - 1
+            y = np.clip(work[beside] / alone - 1, -1.0, x)  # κ is at most 1, also for outliers
+            # A cell that has hardly run alone has little to compare with.
+            weight = weight[beside] * min(1.0, float(weight[~beside].sum()) / ENOUGH)
+            product += float((weight * x * y).sum())
+            square += float((weight * x * x).sum())
+        return min(1.0, max(0.0, product / square))
+
+
+def fit_curve(keys: Sequence[tuple[int, int]], values: Sequence[float], weights: Sequence[float]) -> Curve:
+    """Non-negative least squares of the *relative* error of ℓ(b, t) = (γb + ε)/t + δb + η.
+
+    `keys` are (rows, threads). Weak pseudo-observations settle what the data leave open: with one thread
+    only, γ and δ, ε and η cannot be told apart; with one batch size only, γ and ε, δ and η.
+    """
+    b, t = np.array(keys, dtype=float).T
+    observed = np.array(values)
+    weight = np.sqrt(np.array(weights))
+    matrix = np.stack([b / t, b, 1 / t, np.ones_like(b)], axis=1) * (weight / observed)[:, None]
+    # The prior's rows are relative to the work of one row on one thread, which this is near to.
+    serial = (1 - PARALLEL_SHARE) + PARALLEL_SHARE / t
+    scale = float(np.median(observed / (serial * (FIXED_SHARE + (1 - FIXED_SHARE) * b))))
+    p, f = PARALLEL_SHARE, FIXED_SHARE
+    prior = np.array(
+        [
+            [1 - p, -p, 0.0, 0.0],  # γ : δ
+            [0.0, 0.0, 1 - p, -p],  # ε : η
+            [-f, -f, 1 - f, 1 - f],  # (γ + δ) : (ε + η)
+        ]
+    )
+    rows = np.concatenate([matrix, prior * (PRIOR_WEIGHT * weight.max() / scale)])
+    target = np.concatenate([weight, np.zeros(len(prior))])
+    # Columns of one size: the solver's tolerance is absolute.
+    size = np.linalg.norm(rows, axis=0)
+    solution, _ = nnls(rows / size, target)
+    return Curve(*(solution / size).tolist())
+
+
+def _surface(
+    curve: Curve, cells: dict[tuple[int, int], tuple[float, float]], rows: int, threads: int
+) -> NDArray[np.float64]:
+    """Work for 1 to `threads` threads (first axis) and 1 to `rows` rows; `cells` hold (work, trust).
+
+    With the threads of some cell: the cells, straight lines between them, as the curve is straight in rows,
+    and beyond them the curve times the ratio of the last cell to it. Other threads: the curve times the
+    ratio found for those next to them. So the curve carries only what the cells leave open.
+    """
+    b = np.arange(1.0, rows + 1)
+    ratios: list[NDArray[np.float64]] = []
+    visited = sorted({cell_threads for _, cell_threads in cells})
+    for t in visited:
+        at = sorted(cell_rows for cell_rows, cell_threads in cells if cell_threads == t)
+        fitted = [curve.work(float(r), float(t)) for r in at]
+        blended = [
+            trust * work + (1 - trust) * f
+            for (work, trust), f in zip((cells[r, t] for r in at), fitted, strict=True)
+        ]
+        line = curve.work(b, np.array(float(t)))
+        inside = np.interp(b, at, blended) / line
+        ends = np.interp(b, at, np.array(blended) / fitted)
+        ratios.append(np.where((b < at[0]) | (b > at[-1]), ends, inside))
+    surface = np.empty((threads, rows))
+    for t in range(1, threads + 1):
+        place = int(np.clip(np.searchsorted(visited, t), 1, max(1, len(visited) - 1)))
+        below, above = place - 1, min(place, len(visited) - 1)
+        share = float(np.interp(t, [visited[below], visited[above]], [0.0, 1.0])) if above > below else 0.0
+        ratio = (1 - share) * ratios[below] + share * ratios[above]
+        surface[t - 1] = curve.work(b, np.array(float(t))) * ratio
+    return surface
+
+
+def _summary(work: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean, upper and low quantile of weighted samples, with outliers cut."""
+    order = np.argsort(work)
+    work, weight = work[order], weight[order]
+    cumulative = np.cumsum(weight) / weight.sum()
+
+    def quantile(q: float) -> float:
+        # A hair less, so that 19 of 20 equal weights are 95 % in floating point too.
+        return float(work[min(len(work) - 1, int(np.searchsorted(cumulative, q - 1e-9)))])
+
+    regular = quantile(max(0.0, 1 - max(OUTLIER_SHARE, 2 / len(work))))
+    work = np.minimum(work, OUTLIER_RATIO * regular)
+    return float(np.average(work, weights=weight)), quantile(UPPER), quantile(LOW)
+
+
+def stretched_mean(work_s: Work, runnable: int, millicores: int) -> Work:
+    """Mean wall time of work under a quota, while `runnable` threads want to run.
+
+    A quota of Q per period P gives them Q/(runnable·P) of the time each. Measured within 0.86 to 1.19.
+    """
+    return work_s * max(1.0, 1000 * runnable / millicores)
+
+
+def stretched_upper(work_s: Work, runnable: int, millicores: int, period_s: float) -> Work:
+    """Wall time of work under a quota at worst: w + ⌈w·r/Q⌉·(P − Q/r), for r·P > Q, else w.
+
+    The supply bound of a periodic resource: r threads use up Q in Q/r of a period and stand still for the
+    rest of it, and the work may begin with such a stand-still. For short work the mean's factor alone is up
+    to 4.3 times too low.
+    """
+    quota_s = millicores / 1000 * period_s
+    if 1000 * runnable <= millicores:
+        return work_s
+    periods = -(-work_s * runnable // quota_s)
+    return work_s + periods * (period_s - quota_s / runnable)
+
+
+def work_of(wall_s: float, cpu_s: float, threads: int, busy: float, millicores: int) -> float:
+    """Work of an execution that took `wall_s` under a quota of `millicores` (0: none).
+
+    Where the quota could not have throttled it that is the wall time. Where it could, one thread's own CPU
+    time (`cpu_s`) is the work; of several threads only the mean stretch can be taken out.
+    """
+    runnable = threads * max(1.0, busy)
+    if millicores <= 0 or millicores >= 1000 * runnable:
+        return wall_s
+    if threads == 1 and cpu_s > 0:
+        return min(cpu_s, wall_s)
+    return wall_s * millicores / (1000 * runnable)

@@ -1,0 +1,238 @@
+"""The latency model: what it recovers, what it never does, and work under a quota."""
+
+import csv
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controlplane.latency import (
+    ENOUGH,
+    HALF_LIFE_S,
+    KAPPA,
+    Curve,
+    LatencyModel,
+    fit_curve,
+    stretched_mean,
+    stretched_upper,
+    work_of,
+)
+
+
+def fed(cells, repeat=16, busy=1.0, now=0.0) -> LatencyModel:
+    """Give a model that has seen each cell `repeat` times."""
+    model = LatencyModel()
+    for (rows, threads), work in cells.items():
+        for _ in range(repeat):
+            model.record(rows, threads, work, busy, now)
+    return model
+
+
+@pytest.fixture
+def yolo() -> dict[tuple[int, int], float]:
+    """Mean seconds by rows and threads, as the paper's authors measured them."""
+    default = Path(__file__).parents[2] / "../shared/traces"
+    path = Path(os.environ.get("SPONGE_TRACES", default)) / "sponge_paper" / "profile_yolov5s.csv"
+    if not path.is_file():
+        pytest.skip(f"no measured profile at {path}; SPONGE_TRACES may name another folder")
+    with path.open(newline="") as file:
+        return {
+            (int(row["max_batch_size"]), int(row["cpu_request"])): float(row["model_latencies_avg"])
+            for row in csv.DictReader(file)
+        }
+
+
+def test_a_model_never_seen_is_unknown_and_slow():
+    model = LatencyModel()
+    assert not model.known
+    assert 0.05 < model.low(1, 1) < model.mean(1, 1) < model.upper(1, 1) < 0.2
+    assert model.mean(8, 1) > 4 * model.mean(1, 1)
+    assert model.kappa == KAPPA
+
+
+def test_recovers_known_coefficients():
+    true = Curve(gamma=0.080, delta=0.010, epsilon=0.020, eta=0.005)
+    keys = [(b, t) for b in (1, 2, 4, 8) for t in (1, 2, 4)]
+    found = fit_curve(keys, [true.work(b, t) for b, t in keys], [1.0] * len(keys))
+    assert found.gamma == pytest.approx(true.gamma, rel=0.02)
+    assert found.delta == pytest.approx(true.delta, rel=0.05)
+    assert found.epsilon == pytest.approx(true.epsilon, rel=0.05)
+    assert found.eta == pytest.approx(true.eta, rel=0.1)
+
+
+def test_predicts_cells_never_seen():
+    true = Curve(gamma=0.080, delta=0.010, epsilon=0.020, eta=0.005)
+    model = fed({(b, t): true.work(b, t) for b in (1, 4) for t in (1, 4)})
+    assert model.mean(2, 2) == pytest.approx(true.work(2, 2), rel=0.03)
+    assert model.mean(16, 8) == pytest.approx(true.work(16, 8), rel=0.1)
+    assert model.residual < 0.01
+
+
+def test_with_one_cell_the_prior_says_how_threads_and_rows_scale():
+    model = fed({(1, 1): 0.100})
+    assert model.mean(1, 1) == pytest.approx(0.100, rel=0.01)
+    assert model.mean(1, 4) == pytest.approx(0.100 * (0.15 + 0.85 / 4), rel=0.02)
+    assert model.mean(4, 1) == pytest.approx(0.100 * (0.1 + 0.9 * 4), rel=0.02)
+
+
+def test_a_cell_with_enough_executions_speaks_for_itself():
+    cells = {(1, 1): 0.10, (2, 1): 0.20, (4, 1): 0.25, (8, 1): 0.80}
+    model = fed(cells)
+    for (rows, threads), work in cells.items():
+        assert model.mean(rows, threads) == pytest.approx(work)
+
+
+def test_a_cell_with_few_executions_is_drawn_to_the_curve():
+    cells = {(b, 1): 0.1 * b for b in (1, 2, 8)}
+    model = fed(cells)
+    for _ in range(int(ENOUGH / 4)):
+        model.record(4, 1, 0.6, 1.0, 0.0)
+    assert 0.4 < model.mean(4, 1) < 0.5
+
+
+def test_quantiles_are_those_of_the_cell():
+    model = LatencyModel()
+    for step in range(100):
+        model.record(1, 1, 0.100 + 0.001 * step, 1.0, 0.0)
+    assert model.mean(1, 1) == pytest.approx(0.1495, rel=0.01)
+    assert model.upper(1, 1) == pytest.approx(0.194, abs=0.002)
+    assert model.low(1, 1) == pytest.approx(0.104, abs=0.002)
+
+
+@pytest.mark.parametrize("count", [4, 10, 20, 100])
+def test_one_outlier_moves_little(count):
+    model = fed({(1, 1): 0.1}, repeat=count)
+    before = model.upper(1, 1)
+    model.record(1, 1, 1.0, 1.0, 0.0)
+    assert model.mean(1, 1) < 0.1 * (1 + 2.1 / count)
+    assert model.upper(1, 1) <= max(before, 0.301)
+    assert count < 20 or model.upper(1, 1) == model.mean(1, 1)
+
+
+def test_a_second_kind_of_execution_is_no_outlier():
+    model = LatencyModel()
+    for index in range(60):
+        model.record(1, 1, 1.0 if index % 4 == 0 else 0.1, 1.0, 0.0)
+    assert model.mean(1, 1) == pytest.approx(0.325, rel=0.01)
+    assert model.upper(1, 1) == pytest.approx(1.0)
+
+
+def test_old_executions_are_forgotten():
+    model = fed({(1, 1): 0.1}, repeat=32)
+    for step in range(16):
+        model.record(1, 1, 0.2, 1.0, 8 * HALF_LIFE_S + step)
+    assert model.mean(1, 1) == pytest.approx(0.2, rel=0.01)
+
+
+def test_more_samples_than_fit_replace_the_oldest():
+    model = fed({(1, 1): 0.1}, repeat=200)
+    for _ in range(128):
+        model.record(1, 1, 0.3, 1.0, 1.0)
+    assert model.mean(1, 1) == pytest.approx(0.3)
+
+
+def test_contention_is_learned_and_taken_out():
+    model = LatencyModel()
+    for busy in (1.0, 2.0, 3.0, 4.0):
+        for _ in range(25):
+            model.record(1, 1, 0.1 * (1 + 0.2 * (busy - 1)), busy, 0.0)
+    assert model.kappa == pytest.approx(0.2, abs=0.02)
+    assert model.mean(1, 1) == pytest.approx(0.1, rel=0.02)
+
+
+def test_contention_stays_a_share():
+    model = fed({(1, 1): 0.1})
+    for _ in range(64):
+        model.record(1, 1, 1.0, 2.0, 0.0)
+    assert 0.0 <= model.kappa <= 1.0
+
+
+@pytest.mark.parametrize("work", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_no_execution_can_take_is_ignored(work):
+    model = LatencyModel()
+    model.record(1, 1, work, 1.0, 0.0)
+    model.record(0, 1, 0.1, 1.0, 0.0)
+    assert not model.known
+
+
+CELLS = st.dictionaries(
+    st.tuples(st.integers(1, 8), st.sampled_from([1, 2, 3, 4])), st.floats(1e-4, 10.0), max_size=8
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(cells=CELLS, repeat=st.integers(1, 12))
+def test_monotone_in_rows_antitone_in_threads_and_ordered(cells, repeat):
+    model = fed(cells, repeat)
+    tables = [model.table(threads, 10) for threads in (1, 2, 3, 4, 6)]
+    for table in tables:
+        for values in (table.mean, table.upper, table.low):
+            assert all(a <= b for a, b in pairwise(values))
+        rows = zip(table.low[1:], table.mean[1:], table.upper[1:], strict=True)
+        assert all(0 <= low <= mean <= upper for low, mean, upper in rows)
+    for fewer, more in pairwise(tables):
+        for name in ("mean", "upper", "low"):
+            assert all(a >= b for a, b in zip(getattr(fewer, name), getattr(more, name), strict=True))
+
+
+@settings(max_examples=30, deadline=None)
+@given(cells=CELLS)
+def test_what_is_asked_for_first_changes_no_answer(cells):
+    small, large = fed(cells), fed(cells)
+    large.table(8, 64)
+    assert small.table(2, 3) == large.table(2, 3)
+
+
+def test_paper_grid(yolo):
+    model = fed(yolo)
+    errors = [abs(model.mean(b, t) / work - 1) for (b, t), work in yolo.items()]
+    assert sum(errors) / len(errors) < 0.01
+    # The curve alone, which speaks for the cells between.
+    assert model.residual < 0.15
+
+
+def test_paper_grid_with_a_cell_left_out(yolo):
+    inner = [key for key in yolo if key[0] in (2, 4) and key[1] in (2, 4, 8)]
+    errors = []
+    for key in inner:
+        model = fed({k: v for k, v in yolo.items() if k != key})
+        errors.append(abs(model.mean(*key) / yolo[key] - 1))
+    assert sum(errors) / len(errors) < 0.2
+
+
+def test_no_quota_no_stretch():
+    assert stretched_mean(0.1, 1, 1100) == 0.1
+    assert stretched_upper(0.1, 1, 1100, 0.02) == 0.1
+    assert stretched_upper(0.1, 2, 2000, 0.02) == 0.1
+
+
+def test_stretch_below_one_core():
+    # Half a core, period 20 ms: 10 ms on, 10 ms off.
+    assert stretched_mean(0.040, 1, 500) == pytest.approx(0.080)
+    assert stretched_upper(0.040, 1, 500, 0.020) == pytest.approx(0.080)
+    # Short work may begin with a stand-still.
+    assert stretched_mean(0.005, 1, 500) == pytest.approx(0.010)
+    assert stretched_upper(0.005, 1, 500, 0.020) == pytest.approx(0.015)
+
+
+@given(
+    work=st.floats(1e-4, 5.0),
+    runnable=st.integers(1, 8),
+    millicores=st.integers(100, 9000),
+    period=st.sampled_from([0.01, 0.02, 0.1]),
+)
+def test_the_upper_bound_is_above_the_mean(work, runnable, millicores, period):
+    mean = stretched_mean(work, runnable, millicores)
+    assert mean >= work
+    assert stretched_upper(work, runnable, millicores, period) >= mean * (1 - 1e-9)
+
+
+def test_work_of_an_execution():
+    assert work_of(0.1, 0.09, 1, 1.0, 1100) == 0.1  # nothing throttles it
+    assert work_of(0.1, 0.09, 1, 1.0, 0) == 0.1  # no quota at all
+    assert work_of(0.2, 0.09, 1, 1.0, 500) == 0.09  # one thread: what the kernel counted
+    assert work_of(0.2, 0.09, 1, 2.0, 1500) == 0.09
+    assert work_of(0.2, 0.09, 2, 1.0, 1000) == pytest.approx(0.1)  # the calling thread is not all of it
