@@ -1,0 +1,301 @@
+"""The ONNX Runtime engine: a warm session per number of threads, batches in, rows out."""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from dataplane.execution import EngineError, Executed, ModelError, Timing
+from dataplane.tensors import Array, ModelSignature, TensorSpec
+from dataplane.warmup import Warmup
+
+__all__ = ["Engine", "ModelError"]
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+
+# tf2onnx and its kin name every unknown size anew, also where sizes are the same.
+_GENERATED_NAME = "unk__"
+
+_FATAL = 4
+
+
+@dataclass(slots=True, eq=False)
+class _Rung:
+    """The session of one number of threads; `in_use` counts executions and preparations under way."""
+
+    session: ort.InferenceSession
+    in_use: int = 0
+    timings: dict[int, Timing] = field(default_factory=dict)
+
+
+class Engine:
+    """One model, run by ONNX Runtime on the CPU.
+
+    A session's thread count cannot change, and making one takes 20 to 400 ms and a copy of the weights. So
+    each number of threads asked for has a session, here a rung, that any number of executions share; beyond
+    `max_rungs` the one least recently used goes, unless it is in use. Executions at the same time on one
+    rung of t > 1 threads share its t − 1 helpers: n of them have n + t − 1 threads between them, not n·t.
+
+    `warmup_shapes` as in Warmup. Raises ModelError, with the file's path in its text.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        name: str,
+        version: str,
+        warmup_shapes: Mapping[str, Sequence[int]] | None = None,
+        max_rungs: int = 3,
+    ) -> None:
+        self._path = Path(path)
+        self._max_rungs = max_rungs
+        self._lock = threading.Lock()  # held for moments: guards the rungs and their counts
+        self._building = threading.Lock()  # held while a session is made, so that none is made twice
+        self._rungs: OrderedDict[int, _Rung] = OrderedDict()  # least recently used first
+        self._digest = _digest(self._path)
+        try:
+            session = _session(self._path, threads=1)
+        except Exception as error:
+            raise ModelError(
+                f"{self._path}: not a model ONNX Runtime can load: {_one_line(error)}"
+            ) from error
+        inputs = _specs(session.get_inputs(), self._path)
+        outputs = _specs(session.get_outputs(), self._path)
+        try:
+            self._warmup = Warmup(inputs, warmup_shapes or {})
+        except ModelError as error:
+            raise ModelError(f"{self._path}: {error}") from error
+        batched = _is_batched(session, self._warmup, self._path)
+        self._signature = ModelSignature(name, version, inputs, outputs, batched)
+        self._rungs[1] = _Rung(session)
+
+    def __repr__(self) -> str:
+        return f"<Engine {self._signature.name}, rungs {sorted(self._rungs)}>"
+
+    @property
+    def signature(self) -> ModelSignature:
+        """What the model takes and gives."""
+        return self._signature
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model file, in hexadecimal."""
+        return self._digest
+
+    def has(self, threads: int) -> bool:
+        """Whether there is a session of this many threads."""
+        with self._lock:
+            return threads in self._rungs
+
+    def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
+        """Make and warm the session of this many threads, and time these batch sizes, smallest first.
+
+        Each size runs twice on zeros, and the second time counts. What was done before is not done again:
+        the times are then the old ones. A model without a batch dimension knows only batch 1.
+        Raises EngineError.
+        """
+        sizes = sorted(set(batches)) if self._signature.batched else [1]
+        with self._rung(threads) as rung:
+            for rows in sizes:
+                if rows not in rung.timings:
+                    feed = self._warmup.zeros(rows)
+                    self._execute(rung.session, feed, rows)
+                    _, wall_s, cpu_s = self._execute(rung.session, feed, rows)
+                    rung.timings[rows] = Timing(rows, threads, wall_s, cpu_s)
+            return [rung.timings[rows] for rows in sizes]
+
+    def run(self, threads: int, batch: Sequence[Mapping[str, Array]]) -> Executed:
+        """Execute requests as one batch: inputs joined along the first axis, outputs split as views.
+
+        A session that is not there, never made or gone since, is made first: slow, but right.
+        Raises EngineError.
+        """
+        if len(batch) > 1 and not self._signature.batched:
+            raise EngineError(
+                f"{self._path}: a batch of {len(batch)} requests, but the model has no batch dimension"
+            )
+        counts = [1]
+        if self._signature.batched:
+            first = self._signature.inputs[0].name
+            counts = [len(inputs[first]) for inputs in batch]
+        if len(batch) == 1:
+            feed = batch[0]
+        else:
+            feed = {
+                spec.name: np.concatenate([inputs[spec.name] for inputs in batch])
+                for spec in self._signature.inputs
+            }
+        with self._rung(threads) as rung:
+            outputs, wall_s, cpu_s = self._execute(rung.session, feed, sum(counts))
+        return Executed(_split(outputs, counts), wall_s, cpu_s)
+
+    @contextmanager
+    def _rung(self, threads: int) -> Iterator[_Rung]:
+        """The rung of this many threads, made if need be, and kept until released."""
+        rung = self._take(threads)
+        if rung is None:
+            with self._building:
+                # Another thread may have made it meanwhile.
+                rung = self._take(threads) or self._add(threads)
+        try:
+            yield rung
+        finally:
+            with self._lock:
+                rung.in_use -= 1
+                dropped = self._drop_idle()
+            # Sessions are torn down outside the lock.
+            del dropped
+
+    def _take(self, threads: int) -> _Rung | None:
+        with self._lock:
+            rung = self._rungs.get(threads)
+            if rung is not None:
+                rung.in_use += 1
+                self._rungs.move_to_end(threads)
+            return rung
+
+    def _add(self, threads: int) -> _Rung:
+        try:
+            session = _session(self._path, threads)
+            unchanged = _digest(self._path) == self._digest
+        except Exception as error:
+            raise EngineError(f"{self._path}: no session of {threads} threads: {_one_line(error)}") from error
+        if not unchanged:
+            raise EngineError(
+                f"{self._path}: has changed since it was loaded; restart to serve the new model"
+            )
+        rung = _Rung(session, in_use=1)
+        with self._lock:
+            self._rungs[threads] = rung
+            dropped = self._drop_idle()
+        del dropped
+        return rung
+
+    def _drop_idle(self) -> list[_Rung]:
+        """Take the rungs out that are too many; the caller holds the lock."""
+        idle = [threads for threads, rung in self._rungs.items() if not rung.in_use]
+        excess = max(0, len(self._rungs) - self._max_rungs)
+        return [self._rungs.pop(threads) for threads in idle[:excess]]
+
+    def _execute(
+        self, session: ort.InferenceSession, feed: Mapping[str, Array], rows: int
+    ) -> tuple[dict[str, Array], float, float]:
+        """Outputs by name, wall and CPU seconds."""
+        names = [spec.name for spec in self._signature.outputs]
+        cpu_before, before = time.thread_time(), time.perf_counter()
+        try:
+            results = session.run(names, feed)
+        except Exception as error:
+            raise EngineError(f"{self._path}: execution of {rows} rows failed: {_one_line(error)}") from error
+        wall_s, cpu_s = time.perf_counter() - before, time.thread_time() - cpu_before
+        outputs = dict(zip(names, results, strict=True))
+        for name, output in outputs.items():
+            if self._signature.batched and (not output.ndim or len(output) != rows):
+                raise EngineError(f"{self._path}: output {name} has shape {output.shape} for {rows} rows")
+        return outputs, wall_s, cpu_s
+
+
+def _session(path: Path, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Spinning at 20 requests/s burns 46 % of a core, blocking 3 %.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Errors are raised; ONNX Runtime need not also write them to our log.
+    options.log_severity_level = _FATAL
+    # Denormals are left alone: flushing them would answer otherwise than a plain run of the same file.
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _specs(arguments: Sequence[ort.NodeArg], path: Path) -> tuple[TensorSpec, ...]:
+    specs = []
+    for argument in arguments:
+        if argument.type not in _DATATYPES:
+            raise ModelError(f"{path}: {argument.name} is a {argument.type}, which cannot be served")
+        shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
+        specs.append(TensorSpec(argument.name, _DATATYPES[argument.type], shape))
+    return tuple(specs)
+
+
+def _is_batched(session: ort.InferenceSession, warmup: Warmup, path: Path) -> bool:
+    """Whether the first dimension of every tensor counts rows: as the file declares it, and then tried.
+
+    Exporters declare more than holds (a Reshape to a constant 1), and name the sizes of outputs as they
+    like, so one row is run, and two. Raises ModelError if not even one row of zeros runs.
+    """
+    try:
+        one = session.run(None, warmup.zeros(1))
+    except Exception as error:
+        advice = "".join(
+            f"; set model.warmup_shapes.{name} to the size of one row" for name in warmup.guessed
+        )
+        raise ModelError(f"{path}: does not run on zeros: {_one_line(error)}{advice}") from error
+    if not _declares_batch(session):
+        return False
+    try:
+        two = session.run(None, warmup.zeros(2))
+    except Exception:  # noqa: BLE001 - whatever it is, two rows do not run
+        return False
+    return all(a.shape[:1] == (1,) and b.shape == (2, *a.shape[1:]) for a, b in zip(one, two, strict=True))
+
+
+def _declares_batch(session: ort.InferenceSession) -> bool:
+    """Whether first dimensions can mean rows: all free, and the inputs' names for it agree.
+
+    Nor may that name stand in another place: [N, d] → [N, N] compares rows with each other.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if not inputs or not all(tensor.shape for tensor in inputs):
+        return False
+    # An empty shape may also be one that is not known.
+    if any(isinstance(size, int) for tensor in (*inputs, *outputs) for size in tensor.shape[:1]):
+        return False
+    names = {tensor.shape[0] for tensor in inputs if tensor.shape[0] is not None}
+    names = {name for name in names if not name.startswith(_GENERATED_NAME)}
+    return len(names) <= 1 and not any(names & set(tensor.shape[1:]) for tensor in (*inputs, *outputs))
+
+
+def _split(outputs: Mapping[str, Array], counts: Sequence[int]) -> list[dict[str, Array]]:
+    """Outputs of a batch, as views, to those of its requests of `counts` rows."""
+    if len(counts) == 1:
+        return [dict(outputs)]
+    split = []
+    start = 0
+    for count in counts:
+        split.append({name: output[start : start + count] for name, output in outputs.items()})
+        start += count
+    return split
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,72 @@
+"""What the worker's loop needs of an engine, without ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from dataplane.tensors import Array, ModelSignature
+
+
+class EngineError(Exception):
+    """An execution failed, or could not be prepared; the text is for logs, never for clients."""
+
+
+class ModelError(Exception):
+    """A model that cannot be served as configured; the text is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one execution of `rows` rows took on `threads` intra-op threads.
+
+    Seconds; `cpu_s` is the calling thread's alone, the whole work where threads = 1.
+    """
+
+    rows: int
+    threads: int
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """One execution: the outputs of each request of the batch, in its order, and its times as in Timing."""
+
+    outputs: list[dict[str, Array]]
+    wall_s: float
+    cpu_s: float
+
+
+class Runs(Protocol):
+    """A model that can be run on any number of threads, from several threads at once.
+
+    Everything that takes time is blocking, and meant to be called off the event loop.
+    """
+
+    @property
+    def signature(self) -> ModelSignature:
+        """What the model takes and gives."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model file, in hexadecimal."""
+        ...
+
+    def has(self, threads: int) -> bool:
+        """Whether executions on this many threads can start at once."""
+        ...
+
+    def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
+        """Make executions on `threads` threads of these batch sizes fast, and time one of each.
+
+        Raises EngineError.
+        """
+        ...
+
+    def run(self, threads: int, batch: Sequence[Mapping[str, Array]]) -> Executed:
+        """Execute requests of equal shape_key as one batch; one request where the model is not batched.
+
+        Raises EngineError.
+        """
+        ...

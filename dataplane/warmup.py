@@ -1,0 +1,61 @@
+"""Inputs to warm a model up with."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dataplane.execution import ModelError
+from dataplane.tensors import Array, TensorSpec
+
+
+class Warmup:
+    """Zeros in the shape of a model's inputs.
+
+    `shapes`, the setting model.warmup_shapes, gives the sizes of one row of inputs with free dimensions: of
+    all dimensions but a free first one. Free sizes of other inputs count as 1. Raises ModelError for shapes
+    that are not the model's.
+    """
+
+    def __init__(self, inputs: Sequence[TensorSpec], shapes: Mapping[str, Sequence[int]]) -> None:
+        self._inputs = inputs
+        self._given = frozenset(shapes)
+        unknown = self._given - {spec.name for spec in inputs}
+        if unknown:
+            expected = ", ".join(spec.name for spec in inputs)
+            raise ModelError(
+                f"model.warmup_shapes.{min(unknown)}: expected an input of the model: {expected}"
+            )
+        self._rows = {spec.name: _row(spec, shapes.get(spec.name)) for spec in inputs}
+
+    @property
+    def guessed(self) -> list[str]:
+        """Inputs with sizes that nobody gave."""
+        return [spec.name for spec in self._inputs if None in _row_of(spec) and spec.name not in self._given]
+
+    def zeros(self, rows: int) -> dict[str, Array]:
+        """Inputs of so many rows; strings are empty. A fixed first dimension stays as it is."""
+        feed: dict[str, Array] = {}
+        for spec in self._inputs:
+            row = self._rows[spec.name]
+            shape = (rows, *row) if _has_free_lead(spec) else row
+            feed[spec.name] = np.full(shape, "" if spec.datatype == "BYTES" else 0, spec.dtype)
+        return feed
+
+
+def _has_free_lead(spec: TensorSpec) -> bool:
+    return bool(spec.shape) and spec.shape[0] is None
+
+
+def _row_of(spec: TensorSpec) -> tuple[int | None, ...]:
+    return spec.shape[1:] if _has_free_lead(spec) else spec.shape
+
+
+def _row(spec: TensorSpec, given: Sequence[int] | None) -> tuple[int, ...]:
+    declared = _row_of(spec)
+    row = tuple(given) if given is not None else tuple(1 if size is None else size for size in declared)
+    if len(row) != len(declared) or any(
+        size not in (None, chosen) for size, chosen in zip(declared, row, strict=True)
+    ):
+        expected = ", ".join("any" if size is None else str(size) for size in declared)
+        raise ModelError(f"model.warmup_shapes.{spec.name}: expected [{expected}], found {list(row)}")
+    return row

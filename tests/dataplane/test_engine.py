@@ -1,0 +1,193 @@
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+
+from dataplane.engine import Engine, ModelError
+from dataplane.execution import EngineError, Runs
+from dataplane.tensors import TensorSpec
+from tests import models
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.onnx"
+
+
+def rows(*values):
+    return {"x": np.array([[value] * 4 for value in values], np.float32)}
+
+
+class TestLoading:
+    def test_signature(self, path):
+        engine: Runs = Engine(models.two_inputs(path), "pair", "7")
+        signature = engine.signature
+        assert (signature.name, signature.version, signature.batched) == ("pair", "7", True)
+        assert signature.inputs == (
+            TensorSpec("ids", "INT64", (None, None)),
+            TensorSpec("weights", "FP32", (None, None)),
+        )
+        assert signature.outputs == (
+            TensorSpec("score", "FP32", (None,)),
+            TensorSpec("sign", "BYTES", (None,)),
+        )
+
+    def test_digest_is_the_files(self, path):
+        engine = Engine(models.scale(path), "scale", "1")
+        assert engine.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def test_missing_file(self, path):
+        with pytest.raises(ModelError, match=r"model\.onnx: cannot be read: No such file"):
+            Engine(path, "m", "1")
+
+    @pytest.mark.parametrize("content", [b"", b"hello"], ids=["empty", "not ONNX"])
+    def test_broken_file(self, path, content):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.onnx") as caught:
+            Engine(path, "m", "1")
+        assert "\n" not in str(caught.value)
+
+    def test_datatype_that_cannot_be_served(self, path):
+        with pytest.raises(ModelError, match=r"x is a tensor\(bfloat16\), which cannot be served"):
+            Engine(models.echo(path, TensorProto.BFLOAT16), "m", "1")
+
+    def test_warmup_shapes_name_the_key_that_is_wrong(self, path):
+        models.sum_image(path)
+        with pytest.raises(ModelError, match=r"model\.warmup_shapes\.picture: expected an input .* image"):
+            Engine(path, "m", "1", {"picture": [2, 2, 3]})
+        with pytest.raises(
+            ModelError, match=r"model\.warmup_shapes\.image: expected \[any, any, 3\], found \[2, 2\]"
+        ):
+            Engine(path, "m", "1", {"image": [2, 2]})
+
+    def test_a_model_that_needs_warmup_shapes_says_which(self, path):
+        models.reshaped(path, shape=[0, 2, -1], declared=["N", 2, "U"])
+        with pytest.raises(ModelError, match=r"set model\.warmup_shapes\.x to the size of one row"):
+            Engine(path, "m", "1")
+        assert Engine(path, "m", "1", {"x": [4]}).signature.batched
+
+
+class TestBatchDimension:
+    def test_fixed_first_dimension(self, path):
+        assert not Engine(models.fixed(path), "m", "1").signature.batched
+
+    @pytest.mark.parametrize("symbols", [("Q", "D"), ("N", "N"), ("unk__1", "unk__2")])
+    def test_rows_compared_with_each_other(self, path, symbols):
+        assert not Engine(models.similarity(path, symbols=symbols), "m", "1").signature.batched
+
+    def test_outputs_may_be_named_otherwise(self, path):
+        models.reshaped(path, shape=[0, -1], declared=["unk__2", "U"])
+        assert Engine(path, "m", "1").signature.batched
+
+    def test_declared_but_not_so(self, path):
+        models.reshaped(path, shape=[1, -1], declared=["N", "U"])
+        assert not Engine(path, "m", "1").signature.batched
+
+    def test_without_one_a_batch_is_one_request(self, path):
+        engine = Engine(models.fixed(path), "m", "1")
+        assert [timing.rows for timing in engine.prepare(1, [1, 4])] == [1]
+        executed = engine.run(1, [rows(3)])
+        np.testing.assert_array_equal(executed.outputs[0]["y"], [[6, 6, 6, 6]])
+        with pytest.raises(EngineError, match="no batch dimension"):
+            engine.run(1, [rows(3), rows(4)])
+
+
+class TestRun:
+    def test_joins_and_splits_by_rows(self, path):
+        engine = Engine(models.scale(path), "scale", "1")
+        executed = engine.run(1, [rows(1), rows(2, 3), rows(4)])
+        assert [outputs["y"][:, 0].tolist() for outputs in executed.outputs] == [[2], [4, 6], [8]]
+        assert executed.wall_s > 0
+
+    def test_strings_and_several_outputs(self, path):
+        engine = Engine(models.two_inputs(path), "pair", "1")
+        request = {"ids": np.array([[1, 2]]), "weights": np.array([[1, -1]], np.float32)}
+        other = {"ids": np.array([[1, 2]]), "weights": np.array([[1, 1]], np.float32)}
+        first, second = engine.run(1, [request, other]).outputs
+        assert (first["score"].tolist(), first["sign"].tolist()) == ([-1], ["-"])
+        assert (second["score"].tolist(), second["sign"].tolist()) == ([3], ["+"])
+
+    def test_takes_read_only_views(self, path):
+        engine = Engine(models.sum_image(path), "sum", "1")
+        image = np.frombuffer(bytes(range(12)), np.uint8).reshape(1, 2, 2, 3)
+        assert engine.run(1, [{"image": image}]).outputs[0]["total"].tolist() == [66]
+
+    def test_errors_of_the_runtime_are_engine_errors(self, path):
+        engine = Engine(models.two_inputs(path), "pair", "1")
+        apart = {"ids": np.zeros((1, 2), np.int64), "weights": np.zeros((1, 3), np.float32)}
+        with pytest.raises(EngineError, match="execution of 1 rows failed") as caught:
+            engine.run(1, [apart])
+        assert caught.value.__cause__ is not None
+        assert engine.prepare(1, [1])  # and it goes on
+
+    def test_outputs_that_do_not_count_rows(self, path):
+        # Rows of 2 sizes pass for a batch when warmed up with rows of 1.
+        models.reshaped(path, shape=[-1, 1], declared=["M", 1])
+        engine = Engine(path, "m", "1")
+        with pytest.raises(EngineError, match=r"output y has shape \(6, 1\) for 2 rows"):
+            engine.run(1, [{"x": np.zeros((2, 3), np.float32)}])
+
+
+class TestRungs:
+    def test_prepare_times_each_size_once(self, path):
+        engine = Engine(models.slow(path, 4), "slow", "1")
+        assert not engine.has(2)
+        timings = engine.prepare(2, [4, 1, 4])
+        assert engine.has(2)
+        assert [(timing.rows, timing.threads) for timing in timings] == [(1, 2), (4, 2)]
+        assert engine.prepare(2, [1, 4]) == timings
+
+    def test_the_least_recently_used_goes(self, path):
+        engine = Engine(models.scale(path), "scale", "1", max_rungs=2)
+        engine.prepare(2, [1])
+        engine.run(1, [rows(1)])
+        engine.prepare(3, [1])
+        assert [engine.has(threads) for threads in (1, 2, 3)] == [True, False, True]
+
+    def test_run_brings_a_dropped_one_back(self, path):
+        engine = Engine(models.scale(path), "scale", "1", max_rungs=1)
+        engine.prepare(2, [1])
+        assert not engine.has(1)
+        assert engine.run(1, [rows(1)]).outputs[0]["y"][0, 0] == 2
+        assert engine.has(1)
+
+    def test_one_in_use_stays_until_released(self, path):
+        engine = Engine(models.scale(path), "scale", "1", max_rungs=1)
+        with engine._rung(1):
+            engine.prepare(2, [1])
+            assert engine.has(1)
+        assert engine.has(1) != engine.has(2)
+
+    def test_a_changed_file_is_not_mixed_in(self, path):
+        engine = Engine(models.scale(path), "scale", "1")
+        models.slow(path, 1)
+        with pytest.raises(EngineError, match="has changed since it was loaded"):
+            engine.prepare(2, [1])
+        assert engine.run(1, [rows(1)]).outputs[0]["y"][0, 0] == 2
+
+    def test_executions_go_on_while_another_rung_is_prepared(self, path):
+        engine = Engine(models.slow(path, 8), "slow", "1", max_rungs=1)
+        prepared = threading.Event()
+
+        def serve(threads, value):
+            x = np.full((2, 256), value, np.float32)
+            done = 0
+            while not prepared.is_set() or done < 5:
+                outputs = engine.run(threads, [{"x": x}, {"x": -x}]).outputs
+                np.testing.assert_array_equal(outputs[0]["y"], x)
+                np.testing.assert_array_equal(outputs[1]["y"], -x)
+                done += 1
+            return done
+
+        with ThreadPoolExecutor(2) as pool:
+            served = [pool.submit(serve, 1, 1.0), pool.submit(serve, 2, 2.0)]
+            try:
+                engine.prepare(3, [1, 2])
+            finally:
+                prepared.set()
+            assert all(future.result() >= 5 for future in served)
+        assert sum(engine.has(threads) for threads in (1, 2, 3)) == 1
+        assert not any(rung.in_use for rung in engine._rungs.values())
