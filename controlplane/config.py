@@ -16,21 +16,21 @@ NonNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 
 
-class Server(Section):
+class Server(Section, frozen=True, kw_only=True):
     """Where workers attach, people ask, and Prometheus scrapes."""
 
     listen: str = "0.0.0.0:8500"
     metrics_listen: str = "0.0.0.0:8501"  # "" for none
 
 
-class Host(Section):
+class Host(Section, frozen=True, kw_only=True):
     """What there is to give to workers."""
 
     millicores: NonNegative = 0  # 0: 1000 × CPUs − 300, what is left beside the planes' own needs
     memory_mib: NonNegative = 0  # 0: all but 1 GiB
 
 
-class Planner(Section):
+class Planner(Section, frozen=True, kw_only=True):
     """The integer program and the estimates that feed it."""
 
     interval_s: Seconds = 1.0
@@ -47,7 +47,7 @@ class Planner(Section):
     solver_time_s: Seconds = 0.5
 
 
-class Governor(Section):
+class Governor(Section, frozen=True, kw_only=True):
     """When a plan is put in force: growth at once, a shrink after it held."""
 
     shrink_hold_s: Annotated[float, Meta(ge=0)] = 4.0
@@ -64,7 +64,7 @@ class ActuatorKind(enum.Enum):
     THREADS = "threads"
 
 
-class Actuator(Section):
+class Actuator(Section, frozen=True, kw_only=True):
     """How quotas are changed."""
 
     kind: ActuatorKind = ActuatorKind.DOCKER
@@ -79,7 +79,7 @@ class Actuator(Section):
     cgroup_root: str = ""
 
 
-class ServicePolicy(Section):
+class ServicePolicy(Section, frozen=True, kw_only=True):
     """What one service may have, and what its deadlines are worth."""
 
     weight: Annotated[float, Meta(gt=0)] = 1.0
@@ -89,13 +89,13 @@ class ServicePolicy(Section):
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
 
 
-class Store(Section):
+class Store(Section, frozen=True, kw_only=True):
     """Where decisions are kept."""
 
     path: str = ""  # SQLite file; "" keeps them in memory
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True):
     """A whole control.toml; every key has a default."""
 
     server: Server = msgspec.field(default_factory=Server)

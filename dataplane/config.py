@@ -15,7 +15,7 @@ PositiveMs = Annotated[float, Meta(gt=0)]
 NonNegativeMs = Annotated[float, Meta(ge=0)]
 
 
-class Model(Section):
+class Model(Section, frozen=True, kw_only=True):
     """The model this worker serves."""
 
     path: str
@@ -25,7 +25,7 @@ class Model(Section):
     warmup_shapes: dict[str, list[Positive]] = {}
 
 
-class Service(Section):
+class Service(Section, frozen=True, kw_only=True):
     """What the service promises, and how far it believes its clients."""
 
     name: str = ""  # default: the model's name
@@ -40,7 +40,7 @@ class Service(Section):
     response_margin_ms: NonNegativeMs = 5.0
 
 
-class Server(Section):
+class Server(Section, frozen=True, kw_only=True):
     """The listening side."""
 
     listen: str = "0.0.0.0:8001"
@@ -50,7 +50,7 @@ class Server(Section):
     drain_s: PositiveMs = 10.0
 
 
-class Engine(Section):
+class Engine(Section, frozen=True, kw_only=True):
     """What a worker starts with; directives of the control plane change it within the maxima."""
 
     instances: Positive = 1
@@ -61,14 +61,14 @@ class Engine(Section):
     max_batch: Positive = 8
 
 
-class Control(Section):
+class Control(Section, frozen=True, kw_only=True):
     """The way to the control plane; a worker without one serves with what it started with."""
 
     address: str = ""
     report_interval_ms: Annotated[float, Meta(ge=20)] = 200.0
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True):
     """A whole worker.toml."""
 
     model: Model
@@ -105,5 +105,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             name=config.service.name or model_name,
             max_slo_ms=config.service.max_slo_ms or config.service.slo_ms,
         ),
-        control=replace(config.control, address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address)),
+        control=replace(
+            config.control, address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address)
+        ),
     )

@@ -1,0 +1,72 @@
+"""The control plane's Prometheus metrics."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from controlplane.state import Fleet
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """Counts what the control plane does."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.decisions = Counter(
+            "sponge_control_decisions",
+            "Changes by service and action.",
+            ["service", "action"],
+            registry=registry,
+        )
+        self.plan_seconds = Histogram(
+            "sponge_control_plan_seconds", "State to plan.", buckets=_SECONDS, registry=registry
+        )
+        self.actuation_seconds = Histogram(
+            "sponge_control_actuation_seconds", "One change of a quota.", buckets=_SECONDS, registry=registry
+        )
+        self.actuation_failures = Counter(
+            "sponge_control_actuation_failures",
+            "Changes of a quota that its owner refused or did not answer.",
+            ["actuator"],
+            registry=registry,
+        )
+        self.samples_refused = Counter(
+            "sponge_control_samples_refused", "Samples with absurd numbers.", ["service"], registry=registry
+        )
+
+
+class FleetCollector(Collector):
+    """Reads the believed state of the fleet at scrape time."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        fleet = self._fleet
+        quota = GaugeMetricFamily(
+            "sponge_control_quota_cores", "CPU quota in force.", labels=["service", "worker"]
+        )
+        target = GaugeMetricFamily(
+            "sponge_control_target_cores", "CPU quota aimed at.", labels=["service", "worker"]
+        )
+        rate = GaugeMetricFamily(
+            "sponge_control_arrival_rate", "Requests a second.", labels=["service", "worker"]
+        )
+        for worker in fleet.workers.values():
+            labels = [worker.service, worker.worker_id]
+            quota.add_metric(labels, worker.resize.in_force / 1000)
+            target.add_metric(labels, worker.resize.target.cpu_millicores / 1000)
+            rate.add_metric(labels, worker.arrival_rate)
+        yield from (quota, target, rate)
+        yield GaugeMetricFamily(
+            "sponge_control_host_cores", "CPU there is for workers.", value=fleet.host_millicores / 1000
+        )
+        yield GaugeMetricFamily(
+            "sponge_control_host_full",
+            "1 while some service would get more on a larger host.",
+            value=float(fleet.host_full),
+        )
+        yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))

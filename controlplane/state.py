@@ -1,0 +1,225 @@
+"""What the control plane believes of the fleet."""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from controlplane.config import ServicePolicy
+from controlplane.demand import Demand
+from controlplane.governor import Governor
+from controlplane.latency import LatencyModel, work_of
+from controlplane.resize import Allocation, Resize, Version
+from protos import control_pb2
+
+# What finished longer ago than this does not count in the shares that people see.
+_SHARE_WINDOW_S = 60.0
+# How fast the CPU of gRPC and Python for one request is learned, per sample.
+_OVERHEAD_GAIN = 0.05
+_MAX_OVERHEAD_S = 0.010
+# A worker that says more than this of one window is not believed.
+_MAX_COUNT = 1_000_000
+_MAX_MS = 3_600_000.0
+
+
+class AbsurdSampleError(ValueError):
+    """A sample with numbers that cannot be; the text names the field."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One attached worker. Times are seconds on the control plane's monotonic clock."""
+
+    hello: control_pb2.Hello
+    resize: Resize
+    governor: Governor
+    latency: LatencyModel
+    attached_at: float
+    last_seen_at: float
+    starting: bool
+    request_overhead_s: float
+    demand: Demand = field(default_factory=Demand)
+    sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
+    outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
+    finished: deque[tuple[float, int, int]] = field(default_factory=deque)
+    last_action: str = ""
+    last_action_at: float | None = None
+    core_seconds_reserved: float = 0.0
+    core_seconds_used: float = 0.0
+
+    @property
+    def worker_id(self) -> str:
+        return self.hello.worker_id
+
+    @property
+    def service(self) -> str:
+        return self.hello.service
+
+    @property
+    def queue_depth(self) -> int:
+        return len(self.sample.waiting) + self.sample.waiting_rest
+
+    @property
+    def arrival_rate(self) -> float:
+        """Requests a second, as last estimated."""
+        return self.demand.estimate(self.last_seen_at).rate
+
+    def on_time_share(self) -> float:
+        """Of what finished in the last minute; 1 where nothing did."""
+        total = sum(all_ for _, _, all_ in self.finished)
+        return sum(on_time for _, on_time, _ in self.finished) / total if total else 1.0
+
+
+class Fleet:
+    """All workers, and what was learned of their models."""
+
+    def __init__(self, host_millicores: int, period_s: float, default_overhead_s: float) -> None:
+        self.host_millicores = host_millicores
+        self.host_full = False
+        self.paused = False
+        self.term = 1
+        self.workers: dict[str, Worker] = {}
+        self.policies: dict[str, ServicePolicy] = {}
+        self._period_s = period_s
+        self._default_overhead_s = default_overhead_s
+        self._models: dict[str, LatencyModel] = {}
+        self._epoch = 0
+
+    def next_version(self) -> Version:
+        """The version of the next directive."""
+        self._epoch += 1
+        return Version(self.term, self._epoch)
+
+    def policy(self, service: str) -> ServicePolicy:
+        return self.policies.get(service, ServicePolicy())
+
+    def model(self, digest: str) -> LatencyModel:
+        """What is known of a model; workers of the same file share it."""
+        return self._models.setdefault(digest, LatencyModel())
+
+    def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
+        """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
+        if hello.applied.term >= self.term:
+            self.term = hello.applied.term + 1
+        worker = Worker(
+            hello=hello,
+            resize=resize,
+            governor=governor,
+            latency=self.model(hello.model_digest),
+            attached_at=now,
+            last_seen_at=now,
+            starting=hello.starting,
+            request_overhead_s=self._default_overhead_s,
+        )
+        self.workers[hello.worker_id] = worker
+        return worker
+
+    def detach(self, worker: Worker) -> None:
+        """The stream of `worker` has ended; a newer stream of the same process stays."""
+        if self.workers.get(worker.worker_id) is worker:
+            del self.workers[worker.worker_id]
+
+    def record(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
+        """Learn from a sample. Raises AbsurdSampleError, having changed nothing."""
+        check(sample)
+        worker.last_seen_at = now
+        worker.starting = sample.starting
+        worker.sample = sample
+        self._learn(worker, sample, now)
+        self._count(worker, sample, now)
+
+    def fresh(self, now: float, stale_s: float) -> list[Worker]:
+        """Workers that can be planned: warm, and heard of within `stale_s`; the others keep what they have."""
+        return [w for w in self.workers.values() if not w.starting and now - w.last_seen_at <= stale_s]
+
+    def _learn(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
+        millicores = sample.usage.quota_millicores or sample.allocation.cpu_millicores
+        for execution in sample.executions:
+            if execution.mixed:
+                continue
+            work_s = work_of(
+                execution.wall_ms / 1000,
+                execution.cpu_ms / 1000,
+                execution.threads,
+                execution.busy,
+                millicores,
+                self._period_s,
+            )
+            worker.latency.record(execution.rows, execution.threads, work_s, execution.busy, now)
+        if sample.starting or sample.window_s <= 0:
+            return
+        budgets = zip(sample.budget_at_arrival.upper_bound_ms, sample.budget_at_arrival.count, strict=False)
+        worker.demand.record(sample.window_s, sample.arrivals, sample.arrived_rows, list(budgets), now)
+        # Only where one thread runs all of an execution is the rest of the CPU time known.
+        complete = sample.executions_rest == 0 and all(e.threads == 1 for e in sample.executions)
+        if sample.arrivals >= 1 and len(sample.executions) >= 1 and complete:
+            spent = sample.usage.cpu_s - sum(e.cpu_ms for e in sample.executions) / 1000
+            overhead = min(max(spent / sample.arrivals, 0.0), _MAX_OVERHEAD_S)
+            worker.request_overhead_s += _OVERHEAD_GAIN * (overhead - worker.request_overhead_s)
+
+    def _count(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
+        outcomes = sample.outcomes
+        for outcome in control_pb2.Outcomes.DESCRIPTOR.fields:
+            total = getattr(worker.outcomes, outcome.name) + getattr(outcomes, outcome.name)
+            setattr(worker.outcomes, outcome.name, total)
+        finished = (
+            outcomes.on_time + outcomes.late + outcomes.refused + outcomes.queue_full + outcomes.expired
+        )
+        if finished:
+            worker.finished.append((now, outcomes.on_time, finished))
+        while worker.finished and worker.finished[0][0] < now - _SHARE_WINDOW_S:
+            worker.finished.popleft()
+        worker.core_seconds_reserved += sample.allocation.cpu_millicores / 1000 * sample.window_s
+        worker.core_seconds_used += sample.usage.cpu_s
+
+
+def allocation_of(message: control_pb2.Allocation) -> Allocation:
+    return Allocation(
+        message.cpu_millicores, message.instances, message.threads, message.max_batch, message.memory_bytes
+    )
+
+
+def allocation_message(allocation: Allocation) -> control_pb2.Allocation:
+    return control_pb2.Allocation(
+        cpu_millicores=allocation.cpu_millicores,
+        instances=allocation.instances,
+        threads=allocation.threads,
+        max_batch=allocation.max_batch,
+        memory_bytes=allocation.memory_bytes,
+    )
+
+
+def version_of(message: control_pb2.Version) -> Version:
+    return Version(message.term, message.epoch)
+
+
+def check(sample: control_pb2.Sample) -> None:
+    """Raises AbsurdSampleError for numbers that no worker can mean."""
+    _within("window_s", sample.window_s, 0, _MAX_MS / 1000)
+    counts = (sample.arrivals, sample.arrived_rows, sample.waiting_rest, sample.executions_rest)
+    for name, value in zip(
+        ("arrivals", "arrived_rows", "waiting_rest", "executions_rest"), counts, strict=True
+    ):
+        _within(name, value, 0, _MAX_COUNT)
+    _all_within("executions.wall_ms", (e.wall_ms for e in sample.executions), 0, _MAX_MS)
+    _all_within("executions.cpu_ms", (e.cpu_ms for e in sample.executions), 0, _MAX_MS)
+    _all_within("executions.busy", (e.busy for e in sample.executions), 0, 1024)
+    _all_within("executions.rows", (e.rows for e in sample.executions), 1, _MAX_COUNT)
+    _all_within("executions.threads", (e.threads for e in sample.executions), 1, 1024)
+    _all_within("waiting.remaining_ms", (w.remaining_ms for w in sample.waiting), -_MAX_MS, _MAX_MS)
+    _all_within("waiting.rows", (w.rows for w in sample.waiting), 1, _MAX_COUNT)
+    _all_within("running.elapsed_ms", (r.elapsed_ms for r in sample.running), 0, _MAX_MS)
+    _all_within("running.rows", (r.rows for r in sample.running), 1, _MAX_COUNT)
+    _all_within("budget_at_arrival.upper_bound_ms", sample.budget_at_arrival.upper_bound_ms, 0, _MAX_MS)
+    _within("usage.cpu_s", sample.usage.cpu_s, 0, _MAX_MS)
+    _within("usage.throttled_s", sample.usage.throttled_s, 0, _MAX_MS)
+
+
+def _all_within(name: str, values: Iterable[float], low: float, high: float) -> None:
+    for value in values:
+        _within(name, value, low, high)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise AbsurdSampleError(f"{name}: expected {low:g} to {high:g}, got {value!r}")

@@ -1,0 +1,59 @@
+"""From what a client says to the times by which a request is served."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a service promises and how far it believes its clients; seconds. See `config.Service`."""
+
+    max_slo_s: float
+    min_slo_s: float = 0.0
+    margin_s: float = 0.0
+    trust_client: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What one request says of its time; seconds, None where it says nothing.
+
+    `remaining_s` is what gRPC's deadline leaves at receipt, `budget_s` what the parameters ask for from
+    receipt on (negative where it is over already), `grace_s` how long a late answer is still wanted.
+    """
+
+    remaining_s: float | None = None
+    budget_s: float | None = None
+    grace_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Absolute times of one request, as in `request.Request`."""
+
+    deadline_at: float
+    expires_at: float
+    rank_at: float
+
+
+def resolve(stated: Stated, policy: Policy, received_at: float) -> Deadline:
+    """The earliest of gRPC's deadline less the grace, the stated budget, and the service's own SLO.
+
+    The margin is kept back from all of them. A late answer is wanted for the grace, and never after the
+    client has gone.
+    """
+    budgets = []
+    if stated.remaining_s is not None:
+        budgets.append(stated.remaining_s - stated.grace_s)
+    if stated.budget_s is not None:
+        budgets.append(stated.budget_s)
+    if not (policy.trust_client and budgets):
+        budgets.append(policy.max_slo_s)
+    deadline_at = received_at + min(budgets) - policy.margin_s
+    expires_at = deadline_at + stated.grace_s
+    if stated.remaining_s is not None:
+        expires_at = min(expires_at, received_at + stated.remaining_s - policy.margin_s)
+    return Deadline(
+        deadline_at=deadline_at,
+        expires_at=max(expires_at, deadline_at),
+        rank_at=max(deadline_at, received_at + policy.min_slo_s),
+    )

@@ -1,0 +1,246 @@
+"""The gRPC edge: the Open Inference Protocol, its errors, and the deadline of every request."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.metadata import version
+from itertools import count
+from typing import NoReturn
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from dataplane import deadline, tensors
+from dataplane.connections import Connections
+from dataplane.execution import EngineError
+from dataplane.metrics import Metrics
+from dataplane.request import Completion, Outcome, Request
+from dataplane.tensors import InvalidRequest, ModelSignature
+from dataplane.worker import Observer, Unanswered, Worker
+from protos import inference_pb2 as pb
+from protos import inference_pb2_grpc
+
+SERVICE = "inference.GRPCInferenceService"
+# A refusal must not be retried by the client's channel: it would only add load.
+_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+
+Context = grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelInferResponse]
+
+
+class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers the protocol's calls for the one model of a worker."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        signature: ModelSignature,
+        policy: deadline.Policy,
+        max_batch: int,
+        metrics: Metrics,
+        observers: tuple[Observer, ...],
+        clock: Callable[[], float],
+    ) -> None:
+        self._worker = worker
+        self._signature = signature
+        self._policy = policy
+        self._max_batch = max_batch
+        self._metrics = metrics
+        self._observers = observers
+        self._clock = clock
+        self._connections = Connections()
+        self._sequence = count()
+        self.ready = False
+        self.draining = False
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        return pb.ServerReadyResponse(ready=self.ready)
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        known = request.name == self._signature.name and request.version in ("", self._signature.version)
+        return pb.ModelReadyResponse(ready=self.ready and known)
+
+    async def ServerMetadata(
+        self, request: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
+        return pb.ServerMetadataResponse(name="sponge", version=version("sponge-serving"))
+
+    async def ModelMetadata(
+        self, request: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
+        await self._check_model(request.name, request.version, context)
+        return tensors.metadata(self._signature)
+
+    async def ModelInfer(  # type: ignore[override]  # see add_to
+        self, messages: AsyncIterator[pb.ModelInferRequest], context: Context
+    ) -> pb.ModelInferResponse:
+        """Answer one request, beginning when its header has arrived."""
+        received_at = self._clock()
+        remaining_s = context.time_remaining()
+        peer = context.peer()
+        upload, delay_s, uncertain = self._connections.header(peer, _sent_s(context), received_at)
+        if uncertain:
+            self._metrics.uncertain_deadline()
+        try:
+            message = await anext(messages, None)
+        except asyncio.CancelledError:
+            self._upload_broken(received_at, remaining_s)
+            raise
+        finally:
+            self._connections.complete(peer, upload, self._clock())
+        if message is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: expected one message, got none")
+        await self._check_model(message.model_name, message.model_version, context)
+        if self.draining or not self.ready:
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE, "draining" if self.draining else "the model is still loading"
+            )
+        try:
+            decoded = tensors.decode(message, self._signature)
+            if decoded.rows > self._max_batch:
+                raise InvalidRequest(
+                    f"inputs: expected at most {self._max_batch} rows (engine.max_batch), got {decoded.rows}"
+                )
+            stated, priority = _stated(message, remaining_s, delay_s)
+        except InvalidRequest as error:
+            self._observe(Outcome.FAILED, received_at)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        resolved = deadline.resolve(stated, self._policy, received_at)
+        request = Request(
+            sequence=next(self._sequence),
+            rows=decoded.rows,
+            shape_key=decoded.shape_key,
+            arrived_at=received_at,
+            deadline_at=resolved.deadline_at,
+            expires_at=resolved.expires_at,
+            rank_at=resolved.rank_at,
+            priority=priority,
+            inputs=decoded.inputs,
+        )
+        try:
+            answer = await self._worker.infer(request)
+        except Unanswered as unanswered:
+            await _refuse(unanswered, request, self._clock(), context)
+        except EngineError:
+            await context.abort(grpc.StatusCode.INTERNAL, "the model failed on this request")
+        return tensors.encode(answer.outputs, decoded, self._signature, message.id)
+
+    async def _check_model(self, name: str, version: str, context: Context) -> None:
+        if name != self._signature.name:
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"model_name: expected {self._signature.name!r}, got {name[:100]!r}",
+            )
+        if version not in ("", self._signature.version):
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"model_version: expected {self._signature.version!r}, got {version[:100]!r}",
+            )
+
+    def _upload_broken(self, received_at: float, remaining_s: float | None) -> None:
+        over = remaining_s is not None and self._clock() - received_at >= remaining_s
+        self._observe(Outcome.EXPIRED_IN_UPLOAD if over else Outcome.CANCELLED, received_at)
+
+    def _observe(self, outcome: Outcome, received_at: float) -> None:
+        completion = Completion(outcome, 0, received_at, self._clock())
+        for observer in self._observers:
+            observer.completed(completion)
+
+
+def add_to(server: grpc.aio.Server, servicer: InferenceServer) -> None:
+    """Register all calls of the service.
+
+    ModelInfer is registered as a call with a request stream: on the wire that is the same as one without,
+    and it begins when the header has arrived instead of when the body has.
+    """
+    handlers = {}
+    for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+        kind = (
+            grpc.stream_unary_rpc_method_handler
+            if method.name == "ModelInfer"
+            else grpc.unary_unary_rpc_method_handler
+        )
+        handlers[method.name] = kind(
+            getattr(servicer, method.name),
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+async def _refuse(unanswered: Unanswered, request: Request, now: float, context: Context) -> NoReturn:
+    left_ms = (request.deadline_at - now) * 1000
+    trailers = [_NO_RETRY, ("sponge-reason", unanswered.outcome.value)]
+    if unanswered.predicted_s is not None:
+        trailers.append(("sponge-predicted-ms", f"{unanswered.predicted_s * 1000:.1f}"))
+    match unanswered.outcome:
+        case Outcome.EXPIRED:
+            code, text = grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the request was queued"
+        case Outcome.QUEUE_FULL:
+            code, text = grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full"
+        case _:
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            text = f"no answer in time: {left_ms:.1f} ms left" + (
+                f", predicted to end in {unanswered.predicted_s * 1000:.1f} ms"
+                if unanswered.predicted_s is not None
+                else ""
+            )
+    await context.abort(code, text, tuple(trailers))
+
+
+def _sent_s(context: Context) -> float | None:
+    """The metadata `sent-s`: the client's own clock, in seconds, when it began to send."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "sent-s":
+            try:
+                sent_s = float(value)
+            except ValueError:
+                return None
+            return sent_s if abs(sent_s) < 1e12 else None
+    return None
+
+
+def _stated(
+    message: pb.ModelInferRequest, remaining_s: float | None, delay_s: float
+) -> tuple[deadline.Stated, int]:
+    """What the request says of its time, and its priority. Raises InvalidRequest."""
+    parameters = message.parameters
+    grace_ms = _number(parameters, "grace_ms") or 0.0
+    if grace_ms < 0:
+        raise InvalidRequest("parameters.grace_ms: expected a duration of at least 0")
+    budgets_ms = []
+    slo_ms = _number(parameters, "slo_ms")
+    if slo_ms is not None:
+        sent_unix_ms = _number(parameters, "sent_unix_ms")
+        # A client whose clock is ahead of ours has not sent from the future.
+        age_ms = 0.0 if sent_unix_ms is None else max(0.0, time.time() * 1000 - sent_unix_ms)
+        budgets_ms.append(slo_ms - age_ms)
+    timeout_us = _number(parameters, "timeout")
+    # Triton reads 0 as no timeout.
+    if timeout_us:
+        budgets_ms.append(timeout_us / 1000)
+    stated = deadline.Stated(
+        remaining_s=None if remaining_s is None else remaining_s - delay_s,
+        budget_s=min(budgets_ms) / 1000 if budgets_ms else None,
+        grace_s=grace_ms / 1000,
+    )
+    return stated, int(_number(parameters, "priority") or 0)
+
+
+def _number(parameters: Mapping[str, pb.InferParameter], name: str) -> float | None:
+    """The numeric parameter `name`, None where it is absent. Raises InvalidRequest for any other kind."""
+    if name not in parameters:
+        return None
+    parameter = parameters[name]
+    match parameter.WhichOneof("parameter_choice"):
+        case "int64_param":
+            return parameter.int64_param
+        case "uint64_param":
+            return parameter.uint64_param
+        case "double_param" if math.isfinite(parameter.double_param):
+            return parameter.double_param
+        case _:
+            raise InvalidRequest(f"parameters.{name}: expected a finite number")

@@ -1,0 +1,127 @@
+"""What an execution is going to take: the control plane's numbers, corrected by what this worker sees."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Observations that correct a prediction. Enough for a 5 % quantile, and at a few executions a second
+# recent enough to follow a machine that slows down.
+_WINDOW = 64
+# The prediction weighs as much as this many observations.
+_PRIOR_WEIGHT = 4
+# Below this many observations a quantile is the prediction's own.
+_QUANTILE_MIN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTime:
+    """Seconds that one execution of `rows` rows takes: mean, 5 % and 95 % quantile."""
+
+    rows: int
+    mean_s: float
+    low_s: float
+    high_s: float
+
+
+class ServiceTimes:
+    """Service time by batch size.
+
+    A table of predictions times one correction: the ratio of observed to predicted time, of whatever batch
+    size, over the last executions. The ratio lets a cold or wrong table become right after a few
+    executions, and sizes never run share what was learned of others.
+    """
+
+    def __init__(self, table: Sequence[ServiceTime]) -> None:
+        self.adopt(table)
+
+    def adopt(self, table: Sequence[ServiceTime]) -> None:
+        """Replace the predictions and forget the corrections that belonged to the old ones.
+
+        Raises ValueError for a table that is empty or holds times that are not positive.
+        """
+        if not table or any(not 0 < entry.mean_s < float("inf") for entry in table):
+            raise ValueError("a table of service times needs at least one entry, all of them positive")
+        self._table = sorted(table, key=lambda entry: entry.rows)
+        self._ratios: deque[float] = deque(maxlen=_WINDOW)
+        self._mean_ratio = 1.0
+        self._low_ratio: float | None = None
+        self._high_ratio: float | None = None
+        self._means: list[float] = []
+        self._best_batches: dict[int, int] = {}
+        self._derive()
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Learn that an execution of `rows` rows took `seconds`."""
+        self._ratios.append(seconds / self._predicted(rows).mean_s)
+        count = len(self._ratios)
+        self._mean_ratio = (_PRIOR_WEIGHT + sum(self._ratios)) / (_PRIOR_WEIGHT + count)
+        if count >= _QUANTILE_MIN:
+            ordered = sorted(self._ratios)
+            self._low_ratio = ordered[int(0.05 * (count - 1))]
+            self._high_ratio = ordered[-1 - int(0.05 * (count - 1))]
+        self._derive()
+
+    def mean(self, rows: int) -> float:
+        """Expected seconds of an execution of `rows` rows."""
+        if rows < len(self._means):
+            return self._means[rows]
+        return self._predicted(rows).mean_s * self._mean_ratio
+
+    def low(self, rows: int) -> float:
+        """Seconds that 95 % of executions take at the least."""
+        predicted = self._predicted(rows)
+        if self._low_ratio is None:
+            return predicted.low_s * min(1.0, self._mean_ratio)
+        return predicted.mean_s * self._low_ratio
+
+    def high(self, rows: int) -> float:
+        """Seconds that 95 % of executions do not exceed."""
+        predicted = self._predicted(rows)
+        if self._high_ratio is None:
+            return predicted.high_s * max(1.0, self._mean_ratio)
+        return predicted.mean_s * self._high_ratio
+
+    @property
+    def means(self) -> Sequence[float]:
+        """Mean by rows up to the largest size predicted; index 0 is unused."""
+        return self._means
+
+    def highs(self) -> list[float]:
+        """95 % quantile by rows, as `means`."""
+        return [0.0, *(self.high(rows) for rows in range(1, len(self._means)))]
+
+    def best_batch(self, limit: int) -> int:
+        """The batch size up to `limit` with the least time per row; the smallest of equals."""
+        best = self._best_batches.get(limit)
+        if best is None:
+            best = min(range(1, limit + 1), key=lambda rows: (self._predicted(rows).mean_s / rows, rows))
+            self._best_batches[limit] = best
+        return best
+
+    def _derive(self) -> None:
+        last = self._table[-1].rows
+        self._means = [0.0, *(self._predicted(rows).mean_s * self._mean_ratio for rows in range(1, last + 1))]
+
+    def _predicted(self, rows: int) -> ServiceTime:
+        """Interpolate linearly between the sizes of the table; beyond its ends a row costs the same."""
+        table = self._table
+        below = above = None
+        for entry in table:
+            if entry.rows == rows:
+                return entry
+            if entry.rows < rows:
+                below = entry
+            else:
+                above = entry
+                break
+        if below is None or above is None:
+            edge = below or table[0]
+            share = rows / edge.rows if below is not None else 1.0
+            return ServiceTime(rows, edge.mean_s * share, edge.low_s * share, edge.high_s * share)
+        share = (rows - below.rows) / (above.rows - below.rows)
+        return ServiceTime(
+            rows,
+            below.mean_s + share * (above.mean_s - below.mean_s),
+            below.low_s + share * (above.low_s - below.low_s),
+            below.high_s + share * (above.high_s - below.high_s),
+        )

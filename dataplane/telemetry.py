@@ -1,0 +1,154 @@
+"""What a worker tells the control plane: everything that happened in one window, added up."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dataplane.batcher import Batcher
+from dataplane.request import Completion, ExecutionRecord, Outcome, Request
+from protos import control_pb2
+
+# Upper bounds of budgets and latencies: 1 ms to 67 s, a factor of √2 apart.
+BOUNDS_MS = tuple(2 ** (step / 2) for step in range(33))
+_MAX_WAITING = 256
+_MAX_EXECUTIONS = 64
+
+
+class _Histogram:
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_MS) + 1)
+
+    def add(self, seconds: float) -> None:
+        self._counts[bisect_left(BOUNDS_MS, seconds * 1000)] += 1
+
+    def drain(self) -> control_pb2.Histogram:
+        counts, self._counts = self._counts, [0] * (len(BOUNDS_MS) + 1)
+        return control_pb2.Histogram(upper_bound_ms=BOUNDS_MS, count=counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the kernel says of the worker, all counters since its start. Seconds, bytes, millicores.
+
+    `quota_millicores` is 0 where there is no quota.
+    """
+
+    cpu_s: float
+    quota_millicores: int = 0
+    throttled_s: float = 0.0
+    periods: int = 0
+    throttled_periods: int = 0
+    memory_bytes: int = 0
+    memory_peak_bytes: int = 0
+
+
+class Telemetry:
+    """Adds up records between two samples; `sample` starts the next window."""
+
+    def __init__(self, now: float, resources: Resources) -> None:
+        self._window_began_at = now
+        self._resources = resources
+        self._arrivals = 0
+        self._arrived_rows = 0
+        self._outcomes = dict.fromkeys(Outcome, 0)
+        self._budgets = _Histogram()
+        self._latencies = _Histogram()
+        self._executions: list[ExecutionRecord] = []
+        self._executions_rest = 0
+
+    def arrived(self, request: Request, now: float) -> None:
+        self._arrivals += 1
+        self._arrived_rows += request.rows
+        self._budgets.add(max(0.0, request.deadline_at - now))
+
+    def completed(self, completion: Completion) -> None:
+        self._outcomes[completion.outcome] += 1
+        if completion.outcome in (Outcome.ON_TIME, Outcome.LATE):
+            self._latencies.add(completion.latency_s)
+
+    def executed(self, record: ExecutionRecord) -> None:
+        if len(self._executions) < _MAX_EXECUTIONS:
+            self._executions.append(record)
+        else:
+            self._executions_rest += 1
+
+    def sample(
+        self,
+        batcher: Batcher,
+        resources: Resources,
+        cpu_millicores: int,
+        now: float,
+        *,
+        starting: bool = False,
+        distress: bool = False,
+    ) -> control_pb2.Sample:
+        """Everything since the last sample, and what waits and runs now."""
+        live = [*batcher.live]
+        before, self._resources = self._resources, resources
+        executions, self._executions = self._executions, []
+        shape = batcher.shape
+        sample = control_pb2.Sample(
+            window_s=now - self._window_began_at,
+            starting=starting,
+            distress=distress,
+            arrivals=self._arrivals,
+            arrived_rows=self._arrived_rows,
+            outcomes=control_pb2.Outcomes(**{outcome.value: n for outcome, n in self._outcomes.items()}),
+            budget_at_arrival=self._budgets.drain(),
+            latency=self._latencies.drain(),
+            waiting=[
+                control_pb2.Waiting(remaining_ms=(request.deadline_at - now) * 1000, rows=request.rows)
+                for request in live[:_MAX_WAITING]
+            ],
+            waiting_rest=len(batcher) - min(len(live), _MAX_WAITING),
+            running=[
+                control_pb2.Running(
+                    elapsed_ms=(now - execution.started_at) * 1000,
+                    rows=execution.rows,
+                    threads=execution.shape.threads,
+                )
+                for execution in batcher.running
+            ],
+            executions=_executions(executions),
+            executions_rest=self._executions_rest,
+            usage=control_pb2.Usage(
+                cpu_s=resources.cpu_s - before.cpu_s,
+                quota_millicores=resources.quota_millicores,
+                throttled_s=resources.throttled_s - before.throttled_s,
+                periods=resources.periods - before.periods,
+                throttled_periods=resources.throttled_periods - before.throttled_periods,
+                memory_bytes=resources.memory_bytes,
+                memory_peak_bytes=resources.memory_peak_bytes,
+            ),
+            applied=version(shape.version),
+            acknowledged=version(batcher.acknowledged),
+            allocation=control_pb2.Allocation(
+                cpu_millicores=cpu_millicores,
+                instances=shape.instances,
+                threads=shape.threads,
+                max_batch=shape.max_batch,
+            ),
+        )
+        self._window_began_at = now
+        self._arrivals = self._arrived_rows = self._executions_rest = 0
+        self._outcomes = dict.fromkeys(Outcome, 0)
+        return sample
+
+
+def version(term_epoch: tuple[int, int]) -> control_pb2.Version:
+    """A version as the wire has it."""
+    return control_pb2.Version(term=term_epoch[0], epoch=term_epoch[1])
+
+
+def _executions(records: Sequence[ExecutionRecord]) -> list[control_pb2.Execution]:
+    return [
+        control_pb2.Execution(
+            rows=record.rows,
+            threads=record.threads,
+            wall_ms=record.wall_s * 1000,
+            cpu_ms=record.cpu_s * 1000,
+            busy=record.busy,
+            mixed=record.mixed,
+        )
+        for record in records
+    ]

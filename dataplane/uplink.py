@@ -1,0 +1,129 @@
+"""The stream to the control plane: samples up, directives down, for as long as there is one."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import grpc
+import structlog
+
+from dataplane.batcher import Shape
+from dataplane.servicetime import ServiceTime
+from protos import control_pb2, control_pb2_grpc
+
+_FIRST_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 5.0
+# Distress repeats with every step while it lasts; the control plane needs to hear it once in a while.
+_DISTRESS_INTERVAL_S = 0.1
+
+log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """What the uplink reads of the worker and asks of it."""
+
+    def hello(self) -> control_pb2.Hello: ...
+    def sample(self, *, distress: bool) -> control_pb2.Sample: ...
+    async def obey(self, directive: control_pb2.Directive) -> None: ...
+
+
+class Uplink:
+    """Keeps one stream to the control plane open; serving does not depend on it."""
+
+    def __init__(self, address: str, source: Source, interval_s: float, clock: Callable[[], float]) -> None:
+        self._address = address
+        self._source = source
+        self._interval_s = interval_s
+        self._clock = clock
+        self._send_now = asyncio.Event()
+        self._distress = False
+        self._distress_sent_at = float("-inf")
+        self._newest: control_pb2.Directive | None = None
+        self._directed = asyncio.Event()
+
+    def distress(self) -> None:
+        """What waits is not going to make it: tell at once."""
+        self._distress = True
+        if self._clock() - self._distress_sent_at >= _DISTRESS_INTERVAL_S:
+            self._send_now.set()
+
+    def acknowledge(self) -> None:
+        """A new allocation is fully in force: tell at once."""
+        self._send_now.set()
+
+    async def run(self) -> None:
+        """Attach, and attach again with back-off whenever the stream breaks; until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._obey())
+            backoff_s = _FIRST_BACKOFF_S
+            while True:
+                attached_at = self._clock()
+                reason = await self._attached()
+                if self._clock() - attached_at > _MAX_BACKOFF_S:
+                    backoff_s = _FIRST_BACKOFF_S
+                if backoff_s == _FIRST_BACKOFF_S:
+                    log.warning("control plane out of reach", address=self._address, reason=reason)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+
+    async def _attached(self) -> str:
+        """One stream, from hello to its end; returns why it ended."""
+        async with grpc.aio.insecure_channel(self._address) as channel:
+            call = control_pb2_grpc.ControlPlaneStub(channel).Attach()
+            try:
+                await call.write(control_pb2.Report(hello=self._source.hello()))
+                sending = asyncio.create_task(self._send(call))
+                try:
+                    async for directive in call:
+                        self._newest = directive
+                        self._directed.set()
+                finally:
+                    sending.cancel()
+                    await asyncio.wait([sending])
+            except grpc.aio.AioRpcError as error:
+                return error.details() or error.code().name
+            except asyncio.InvalidStateError:
+                return "stream closed"
+        return "stream ended"
+
+    async def _send(
+        self, call: "grpc.aio.StreamStreamCall[control_pb2.Report, control_pb2.Directive]"
+    ) -> None:
+        while True:
+            distress, self._distress = self._distress, False
+            if distress:
+                self._distress_sent_at = self._clock()
+            self._send_now.clear()
+            await call.write(control_pb2.Report(sample=self._source.sample(distress=distress)))
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._send_now.wait()
+            except TimeoutError:
+                continue
+
+    async def _obey(self) -> None:
+        """Follow the newest directive; one that is overtaken while a session is built is skipped."""
+        while True:
+            await self._directed.wait()
+            self._directed.clear()
+            if self._newest is not None:
+                await self._source.obey(self._newest)
+
+
+def shape_of(directive: control_pb2.Directive) -> Shape:
+    """What a directive asks the worker to run with."""
+    allocation = directive.allocation
+    return Shape(
+        instances=allocation.instances,
+        threads=allocation.threads,
+        max_batch=allocation.max_batch,
+        version=(directive.version.term, directive.version.epoch),
+    )
+
+
+def table_of(directive: control_pb2.Directive) -> list[ServiceTime]:
+    """The service times that a directive predicts."""
+    return [
+        ServiceTime(p.rows, p.mean_ms / 1000, p.low_ms / 1000, p.high_ms / 1000)
+        for p in directive.predictions
+    ]

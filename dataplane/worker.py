@@ -1,0 +1,252 @@
+"""The loop of a worker: turns arrivals, ends of executions and time into steps of the batcher."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from dataplane.batcher import Batcher, Drop, Execution, Shape
+from dataplane.execution import EngineError, Executed, Runs, Timing
+from dataplane.request import Completion, ExecutionRecord, Outcome, Request, Tensors
+from dataplane.servicetime import ServiceTime
+
+# How soon a paced worker looks again whether it has stayed within its share.
+_PACE_CHECK_S = 0.020
+_PACE_WINDOW_S = 1.0
+
+log = structlog.get_logger()
+
+
+class Unanswered(Exception):
+    """A request that ends without an answer."""
+
+    def __init__(self, outcome: Outcome, predicted_s: float | None = None) -> None:
+        super().__init__(outcome.value)
+        self.outcome = outcome
+        self.predicted_s = predicted_s
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outputs of one request, and how it came to them."""
+
+    outputs: Tensors
+    completion: Completion
+
+
+class Observer(Protocol):
+    """Hears of everything that happens to requests; must return quickly."""
+
+    def arrived(self, request: Request, now: float) -> None: ...
+    def completed(self, completion: Completion) -> None: ...
+    def executed(self, record: ExecutionRecord) -> None: ...
+
+
+class Worker:
+    """Owns the futures of waiting requests, the execution slots and the wake-up timer.
+
+    All methods run on the event loop; only the engine's `run` and `prepare` run in threads.
+    """
+
+    def __init__(
+        self,
+        engine: Runs,
+        batcher: Batcher,
+        observers: Sequence[Observer],
+        clock: Callable[[], float],
+        cpu_seconds: Callable[[], float],
+        max_instances: int,
+    ) -> None:
+        self._engine = engine
+        self.batcher = batcher
+        self._observers = observers
+        self._clock = clock
+        self._cpu_seconds = cpu_seconds
+        self._loop = asyncio.get_running_loop()
+        # One thread more prepares sessions while all slots run.
+        self._threads = ThreadPoolExecutor(max_instances, thread_name_prefix="execution")
+        self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+        self._futures: dict[Request, asyncio.Future[Answer]] = {}
+        self._idle = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pace: float | None = None
+        self._cpu_history: list[tuple[float, float]] = []
+        self.on_distress: Callable[[], None] = lambda: None
+        self.on_acknowledged: Callable[[], None] = lambda: None
+
+    async def infer(self, request: Request) -> Answer:
+        """Wait for the answer to `request`.
+
+        Raises Unanswered if it is refused or expires, EngineError if its execution failed. Cancelling
+        takes a waiting request out of the queue.
+        """
+        now = self._clock()
+        for observer in self._observers:
+            observer.arrived(request, now)
+        if now >= request.expires_at:
+            self._end(request, Outcome.REFUSED, now)
+            raise Unanswered(Outcome.REFUSED, self.batcher.times.low(request.rows))
+        if not self.batcher.add(request):
+            self._end(request, Outcome.QUEUE_FULL, now)
+            raise Unanswered(Outcome.QUEUE_FULL)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._futures[request] = future
+        self._pump()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._futures.pop(request, None)
+            now = self._clock()
+            if self.batcher.cancel(request):
+                outcome = Outcome.EXPIRED if now >= request.expires_at else Outcome.CANCELLED
+                self._end(request, outcome, now)
+                self._pump()
+            raise
+
+    async def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
+        """Make the engine ready to run with `threads` intra-op threads; see `Runs.prepare`."""
+        return await self._loop.run_in_executor(self._preparing, self._engine.prepare, threads, batches)
+
+    async def apply(
+        self, shape: Shape, table: Sequence[ServiceTime], pace_millicores: int | None = None
+    ) -> None:
+        """Put `shape` in force for every execution from now on.
+
+        Builds what the engine needs for it first, without disturbing what runs. `table` replaces the
+        predicted service times where it is not empty; `pace_millicores` holds the worker's mean CPU use
+        to that much, None lifts it.
+        """
+        if not self._engine.has(shape.threads):
+            await self.prepare(shape.threads, warm_batches(shape.max_batch))
+        if table:
+            self.batcher.times.adopt(table)
+        self.batcher.reshape(shape)
+        self._pace = None if pace_millicores is None else pace_millicores / 1000
+        self._pump()
+        self.on_acknowledged()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until nothing waits or runs, for `timeout_s` at most."""
+        self._pump()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+
+    def close(self) -> None:
+        """Stop the threads; what runs is finished first."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._threads.shutdown()
+        self._preparing.shutdown()
+
+    def _pump(self) -> None:
+        now = self._clock()
+        if self._pace is not None:
+            self._keep_pace(now)
+        step = self.batcher.step(now)
+        for drop in step.drop:
+            self._drop(drop, now)
+        for execution in step.start:
+            self._start(execution)
+        if step.distress:
+            self.on_distress()
+        if self.batcher.running or len(self.batcher) > 0:
+            self._idle.clear()
+        else:
+            self._idle.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if step.wake_at is not None:
+            self._timer = self._loop.call_later(max(0.0, step.wake_at - now), self._pump)
+
+    def _start(self, execution: Execution) -> None:
+        batch = [request.inputs or {} for request in execution.requests]
+        running = self._loop.run_in_executor(self._threads, self._engine.run, execution.shape.threads, batch)
+        running.add_done_callback(lambda done: self._finish(execution, done))
+
+    def _finish(self, execution: Execution, done: "asyncio.Future[Executed]") -> None:
+        now = self._clock()
+        before = self.batcher.acknowledged
+        busy = self.batcher.finish(execution, now)
+        error = done.exception()
+        if error is None:
+            self._answer(execution, done.result(), busy, now)
+        else:
+            self._fail(execution, error, now)
+        if self.batcher.acknowledged != before:
+            self.on_acknowledged()
+        self._pump()
+
+    def _answer(self, execution: Execution, executed: Executed, busy: float, now: float) -> None:
+        if not execution.mixed:
+            self.batcher.times.observe(execution.rows, now - execution.started_at)
+        record = ExecutionRecord(
+            execution.rows,
+            execution.shape.threads,
+            executed.wall_s,
+            executed.cpu_s,
+            busy,
+            execution.mixed,
+        )
+        for observer in self._observers:
+            observer.executed(record)
+        for request, outputs in zip(execution.requests, executed.outputs, strict=True):
+            future = self._futures.pop(request, None)
+            gone = future is None or future.done()
+            outcome = (
+                Outcome.CANCELLED if gone else Outcome.ON_TIME if now <= request.deadline_at else Outcome.LATE
+            )
+            completion = self._end(request, outcome, now, execution)
+            if future is not None and not gone:
+                future.set_result(Answer(outputs, completion))
+
+    def _fail(self, execution: Execution, error: BaseException, now: float) -> None:
+        log.error("execution failed", rows=execution.rows, error=str(error.__cause__ or error))
+        for request in execution.requests:
+            self._end(request, Outcome.FAILED, now, execution)
+            future = self._futures.pop(request, None)
+            if future is not None and not future.done():
+                future.set_exception(EngineError("execution failed"))
+
+    def _drop(self, drop: Drop, now: float) -> None:
+        self._end(drop.request, drop.outcome, now)
+        future = self._futures.pop(drop.request, None)
+        if future is not None and not future.done():
+            future.set_exception(Unanswered(drop.outcome, drop.predicted_s))
+
+    def _end(
+        self, request: Request, outcome: Outcome, now: float, execution: Execution | None = None
+    ) -> Completion:
+        completion = Completion(outcome, request.rows, request.arrived_at, now)
+        if execution is not None:
+            completion = replace(completion, started_at=execution.started_at, batch_rows=execution.rows)
+        for observer in self._observers:
+            observer.completed(completion)
+        return completion
+
+    def _keep_pace(self, now: float) -> None:
+        """Hold the batcher while the CPU time of the last second exceeds the worker's share of it."""
+        assert self._pace is not None
+        used = self._cpu_seconds()
+        history = self._cpu_history
+        if not history or now - history[-1][0] >= _PACE_CHECK_S:
+            history.append((now, used))
+        while len(history) > 1 and history[1][0] <= now - _PACE_WINDOW_S:
+            history.pop(0)
+        since, before = history[0]
+        # A history shorter than the window is charged as if the rest of it had been idle.
+        allowed = self._pace * max(_PACE_WINDOW_S, now - since)
+        self.batcher.hold_until = now + _PACE_CHECK_S if used - before > allowed else 0.0
+
+
+def warm_batches(max_batch: int) -> list[int]:
+    """The batch sizes that a session is warmed with: powers of two, and the largest."""
+    sizes = [1]
+    while sizes[-1] * 2 < max_batch:
+        sizes.append(sizes[-1] * 2)
+    return sizes if max_batch == 1 else [*sizes, max_batch]
