@@ -39,7 +39,7 @@ lint: venv
 
 # Needs a Docker engine and Compose, v2 or 1.29. Where python:3.11-slim cannot be pulled, a base image is built (as root).
 images:
-	scripts/compose --profile demo build
+	scripts/compose --profile demo build $(SERVICES)
 
 up:
 	scripts/compose up --build --detach

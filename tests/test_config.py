@@ -6,7 +6,11 @@ from typing import Annotated
 import pytest
 from msgspec import Meta, field
 
+import controlplane.config
+import dataplane.config
 from core.config import ConfigError, Section, load
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
 
 
 class Inner(Section):
@@ -79,3 +83,19 @@ def test_a_missing_file_is_named_with_the_reason(tmp_path: Path) -> None:
 def test_a_directory_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load(tmp_path, Outer)
+
+
+@pytest.mark.parametrize(("name", "slo_ms"), [("vision", 1000), ("magika", 150)])
+def test_the_deployed_workers_are_configured(name: str, slo_ms: float) -> None:
+    config = dataplane.config.read(
+        DEPLOY / f"{name}.toml", environ={"SPONGE_CONTROL_ADDRESS": "control:8500"}
+    )
+    assert (config.model.path, config.service.name) == (f"/models/{name}.onnx", name)
+    assert (config.service.slo_ms, config.control.address) == (slo_ms, "control:8500")
+
+
+def test_the_deployed_control_plane_is_configured() -> None:
+    # As Compose 1.29 leaves it.
+    config = controlplane.config.read(DEPLOY / "control.toml", environ={"SPONGE_COMPOSE_PROJECT": ""})
+    assert config.actuator.kind is controlplane.config.ActuatorKind.DOCKER
+    assert config.actuator.compose_project == ""
