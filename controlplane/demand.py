@@ -1,0 +1,144 @@
+"""What arrives at one worker: rate and its uncertainty, rows, remaining budgets, burstiness."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+HORIZONS_S = (2.0, 20.0)  # a burst shows in the first at once, the second is steady
+# Standard deviations of the estimated rate that are planned for: 90 % one-sided.
+Z = 1.28
+BUDGET_HORIZON_S = 60.0
+DISPERSION_HORIZON_S = 60.0
+DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always part of the estimate
+SETTLED_S = 5.0  # observation before a rate is something to deviate from
+MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
+SUPPORT = 20  # most points of the budget distribution
+
+
+@dataclass(frozen=True, slots=True)
+class DemandEstimate:
+    """Demand as the planner takes it; rates in requests per second."""
+
+    rate: float
+    # Above the true rate with some confidence: what to size for.
+    rate_upper: float
+    rows_per_request: float
+    # Remaining time at arrival in seconds, ascending, and its share of requests; empty if none is known.
+    budgets: tuple[tuple[float, float], ...]
+    # Variance over mean of arrival counts, 1 for Poisson; in the long run the squared coefficient of
+    # variation of the times between arrivals.
+    dispersion: float
+
+
+NOTHING = DemandEstimate(0.0, 0.0, 1.0, (), 1.0)
+
+
+@dataclass(slots=True)
+class _Average:
+    """A rate with exponential forgetting over `horizon_s`."""
+
+    horizon_s: float
+    seconds: float = 0.0
+    count: float = 0.0
+    # Sum of squared weights: what makes the variance of the rate exact for Poisson arrivals.
+    squares: float = 0.0
+
+    def add(self, window_s: float, count: float) -> None:
+        keep = math.exp(-window_s / self.horizon_s)
+        self.seconds = self.seconds * keep + window_s
+        self.squares = self.squares * keep * keep + window_s
+        self.count = self.count * keep + count
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def observed_s(self) -> float:
+        """Seconds of plain counting that would tell the rate as well: twice the horizon in the long run."""
+        return self.seconds * self.seconds / self.squares if self.squares > 0 else 0.0
+
+
+class Demand:
+    """Demand of one worker, learned from its samples.
+
+    Time is that of the windows: a worker that says nothing changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self._requests = tuple(_Average(horizon) for horizon in HORIZONS_S)
+        self._rows = _Average(HORIZONS_S[-1])
+        self._budgets: dict[float, float] = {}
+        self._deviation = 0.0
+        self._expected = 0.0
+
+    def record(
+        self, window_s: float, arrivals: int, rows: int, budgets: Iterable[tuple[float, int]] = ()
+    ) -> None:
+        """Learn one window: requests and rows that arrived in it, and their remaining budgets.
+
+        `budgets` is a histogram as (upper bound in ms, count), ascending, empty buckets included; the last
+        bound may be infinite. A window that is not positive is ignored.
+        """
+        if not 0 < window_s < math.inf:
+            return
+        self._disperse(window_s, arrivals)
+        for average in self._requests:
+            average.add(window_s, arrivals)
+        self._rows.add(window_s, rows)
+        keep = math.exp(-window_s / BUDGET_HORIZON_S)
+        for budget in self._budgets:
+            self._budgets[budget] *= keep
+        lower_ms = 0.0
+        for bound_ms, count in budgets:
+            # The middle of the bucket; of what lies above all bounds only the last bound is known.
+            budget_s = (lower_ms + bound_ms) / 2000 if bound_ms < math.inf else lower_ms / 1000
+            if count > 0:
+                self._budgets[budget_s] = self._budgets.get(budget_s, 0.0) + count
+            lower_ms = bound_ms
+
+    def estimate(self) -> DemandEstimate:
+        """Give what is believed now."""
+        slow = self._requests[-1]
+        upper = max(
+            average.rate + Z * math.sqrt(average.rate / average.observed_s) if average.observed_s > 0 else 0.0
+            for average in self._requests
+        )
+        return DemandEstimate(
+            rate=slow.rate,
+            rate_upper=upper,
+            rows_per_request=max(1.0, self._rows.count / slow.count) if slow.count > 0 else 1.0,
+            budgets=self.budgets(),
+            dispersion=self._dispersion(),
+        )
+
+    def budgets(self) -> tuple[tuple[float, float], ...]:
+        """Remaining budget at arrival as (seconds, share), ascending, at most SUPPORT points."""
+        total = sum(self._budgets.values())
+        if total <= 0:
+            return ()
+        points = [(s, count / total) for s, count in sorted(self._budgets.items()) if count > 1e-3 * total]
+        while len(points) > SUPPORT:
+            # The two neighbours whose union distorts least become one, at the shorter budget.
+            def distortion(index: int) -> float:
+                (shorter, _), (longer, share) = points[index], points[index + 1]
+                return (longer - shorter) / longer * share
+
+            index = min(range(len(points) - 1), key=distortion)
+            points[index : index + 2] = [(points[index][0], points[index][1] + points[index + 1][1])]
+        kept = sum(share for _, share in points)
+        return tuple((s, share / kept) for s, share in points)
+
+    def _disperse(self, window_s: float, arrivals: int) -> None:
+        """Follow (count − expected)² and expected; the expectation is from before, so it is not fitted."""
+        steady = self._requests[-1]
+        if steady.observed_s < SETTLED_S:
+            return
+        expected = steady.rate * window_s
+        keep = math.exp(-window_s / DISPERSION_HORIZON_S)
+        self._deviation = self._deviation * keep + (arrivals - expected) ** 2
+        self._expected = self._expected * keep + expected
+
+    def _dispersion(self) -> float:
+        ratio = (self._deviation + DISPERSION_PRIOR) / (self._expected + DISPERSION_PRIOR)
+        return min(MAX_DISPERSION, max(MIN_DISPERSION, ratio))

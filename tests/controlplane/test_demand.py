@@ -1,0 +1,101 @@
+"""Demand: rates, their uncertainty, budgets and burstiness."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand
+
+
+def steady(arrivals: int, windows: int, window_s: float = 0.2, rows: int = 1) -> Demand:
+    """Give the demand after so many equal windows."""
+    demand = Demand()
+    for _ in range(windows):
+        demand.record(window_s, arrivals, arrivals * rows)
+    return demand
+
+
+def test_nothing_seen():
+    assert Demand().estimate() == NOTHING
+
+
+def test_a_steady_rate_from_the_first_window():
+    for windows in (1, 10, 500):
+        estimate = steady(4, windows, rows=2).estimate()
+        assert estimate.rate == pytest.approx(20)
+        assert estimate.rows_per_request == pytest.approx(2)
+
+
+def test_uncertainty_shrinks_with_observation_to_that_of_the_fast_horizon():
+    uppers = [steady(4, windows).estimate().rate_upper for windows in (1, 5, 500)]
+    assert uppers == sorted(uppers, reverse=True)
+    # Twice the fast horizon counts: 20 + 1.28·√(20/4).
+    assert uppers[-1] == pytest.approx(22.9, abs=0.15)
+
+
+def test_a_burst_shows_at_once_and_a_lull_late():
+    demand = steady(4, 500)
+    for _ in range(5):
+        demand.record(0.2, 12, 12)
+    assert demand.estimate().rate_upper > 35
+    assert demand.estimate().rate < 25
+    lull = steady(4, 500)
+    for _ in range(5):
+        lull.record(0.2, 0, 0)
+    assert lull.estimate().rate_upper > 18
+
+
+def test_windows_of_any_length_say_the_same():
+    long, short = steady(100, 1, window_s=5.0), steady(1, 100, window_s=0.05)
+    assert long.estimate().rate == pytest.approx(short.estimate().rate)
+
+
+def test_a_window_of_no_length_says_nothing():
+    demand = Demand()
+    demand.record(0.0, 5, 5)
+    assert demand.estimate() == NOTHING
+
+
+def test_budgets_are_the_middles_of_their_buckets():
+    demand = Demand()
+    demand.record(1.0, 10, 10, [(100.0, 0), (200.0, 5), (400.0, 4), (math.inf, 1)])
+    budgets = demand.estimate().budgets
+    assert [s for s, _ in budgets] == pytest.approx([0.15, 0.3, 0.4])
+    assert [share for _, share in budgets] == pytest.approx([0.5, 0.4, 0.1])
+
+
+def test_old_budgets_are_forgotten():
+    demand = Demand()
+    demand.record(1.0, 100, 100, [(100.0, 100), (200.0, 0)])
+    for _ in range(600):
+        demand.record(1.0, 1, 1, [(100.0, 0), (200.0, 1)])
+    assert demand.estimate().budgets == ((0.15, 1.0),)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=80))
+def test_budgets_are_a_small_distribution_that_errs_on_the_short_side(counts):
+    demand = Demand()
+    bounds = [10.0 * 1.1**index for index in range(len(counts))]
+    demand.record(1.0, sum(counts), sum(counts), list(zip(bounds, counts, strict=True)))
+    budgets = demand.estimate().budgets
+    assert len(budgets) <= SUPPORT
+    assert [s for s, _ in budgets] == sorted(s for s, _ in budgets)
+    if sum(counts):
+        assert sum(share for _, share in budgets) == pytest.approx(1)
+        mean_s = sum(s * share for s, share in budgets)
+        assert mean_s <= sum(b * c for b, c in zip(bounds, counts, strict=True)) / sum(counts) / 1000
+
+
+def test_dispersion_tells_poisson_from_clockwork_from_bursts():
+    random = np.random.default_rng(7)
+    poisson, clockwork, bursts = Demand(), Demand(), Demand()
+    for step in range(600):
+        poisson.record(0.2, int(random.poisson(4)), 0)
+        clockwork.record(0.2, 4, 0)
+        bursts.record(0.2, 40 if step % 10 == 0 else 0, 0)
+    assert poisson.estimate().dispersion == pytest.approx(1, abs=0.25)
+    assert clockwork.estimate().dispersion == MIN_DISPERSION
+    assert bursts.estimate().dispersion == MAX_DISPERSION
