@@ -1,0 +1,304 @@
+"""Changing the allocation of one worker so that no execution ever runs under less CPU than it was started with.
+
+The rule: (1) raise the quota to what the new allocation needs, (2) send the directive, (3) wait until the worker
+acknowledges that nothing older runs, (4) lower the quota to the new allocation. Put as a state: the quota wanted is
+the largest of the target, of every allocation sent and not yet superseded by an acknowledged one, and, while the
+worker starts, of its start-up allocation; a directive is sent once the quota in force covers it.
+
+Pure: entry points take `now` in seconds and return the actions to perform, in order. At most one quota write is out
+at any time; the shell reports how it ended.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+BACKOFF_S = 0.5  # after the first failed write; doubles with each in a row
+MAX_BACKOFF_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """Orders directives over restarts of the control plane: higher term first, then higher epoch."""
+
+    term: int = 0
+    epoch: int = 0
+
+
+NONE = Version()  # of a worker that has not had a directive
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What the owner of a worker's resources holds it to."""
+
+    cpu_millicores: int | None  # None: no limit
+    memory_bytes: int = 0  # 0: no limit
+
+    def covers(self, other: "Quota") -> bool:
+        """Whether all that `other` allows is allowed."""
+        return largest((self, other)) == self
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What a worker runs with."""
+
+    cpu_millicores: int
+    instances: int
+    threads: int
+    max_batch: int
+    memory_bytes: int = 0  # 0: no limit
+
+    @property
+    def quota(self) -> Quota:
+        """The quota this allocation needs."""
+        return Quota(self.cpu_millicores, self.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SetQuota:
+    """Write this quota, then call `quota_written` or `quota_failed`."""
+
+    cpu_millicores: int | None
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendDirective:
+    """Send this allocation to the worker."""
+
+    version: Version
+    allocation: Allocation
+
+
+Action = SetQuota | SendDirective
+
+
+def largest(quotas: Iterable[Quota]) -> Quota:
+    """The least quota that covers each of `quotas`, of which there must be one at least."""
+    cpu, memory = zip(*((quota.cpu_millicores, quota.memory_bytes) for quota in quotas), strict=True)
+    return Quota(None if None in cpu else max(cpu), 0 if 0 in memory else max(memory))
+
+
+def smallest(quotas: Iterable[Quota]) -> Quota:
+    """The greatest quota that each of `quotas` covers."""
+    cpu, memory = zip(*((quota.cpu_millicores, quota.memory_bytes) for quota in quotas), strict=True)
+    return Quota(
+        min((value for value in cpu if value is not None), default=None),
+        min((value for value in memory if value), default=0),
+    )
+
+
+def next_term(reported: Iterable[Version | None]) -> int:
+    """The term of a new leader: one more than the highest that any worker has applied."""
+    return 1 + max((version.term for version in reported if version is not None), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    directive: SendDirective
+    quota: Quota  # that of the directive, but for the quota found first, which had none
+
+
+class Resize:
+    """The resizing of one worker, from its attachment on.
+
+    `startup` is the CPU that a worker gets at least while it starts; `ack_timeout_s` is how long an acknowledgement
+    may take before `overdue` says so. That changes nothing else: the quota stays, and counts.
+    """
+
+    def __init__(self, startup_millicores: int = 0, ack_timeout_s: float = 2.0) -> None:
+        self._startup_millicores = startup_millicores
+        self._ack_timeout_s = ack_timeout_s
+        self._starting = False
+        self._found: tuple[Allocation, Quota] | None = None
+        # What executions may be running under, by version: the last acknowledged and all sent since.
+        self._held: dict[Version, Quota] = {}
+        self._acknowledged = NONE
+        self._sent_at: dict[Version, float] = {}
+        self._target: _Target | None = None
+        # The least that may be in force. Not certain after a failed write: it may have been performed all the same.
+        self._least: Quota | None = None
+        self._certain = False
+        self._writing: Quota | None = None
+        self._failures = 0
+        self._retry_at = 0.0
+        self._now = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Resize(in_force={self._least}, target={self.target}, unacknowledged={len(self.unacknowledged)})"
+        )
+
+    @property
+    def in_force(self) -> Quota | None:
+        """The quota in force, the lower one while a write is out; None while not known."""
+        return self._least
+
+    @property
+    def target(self) -> Allocation | None:
+        """The allocation asked for last."""
+        return None if self._target is None else self._target.directive.allocation
+
+    @property
+    def version(self) -> Version:
+        """The version of the target; NONE without one."""
+        return NONE if self._target is None else self._target.directive.version
+
+    @property
+    def unacknowledged(self) -> tuple[Version, ...]:
+        """Versions sent that the worker has yet to acknowledge, oldest first."""
+        return tuple(sorted(version for version in self._held if version > self._acknowledged))
+
+    @property
+    def largest_unacknowledged(self) -> Quota | None:
+        """What executions may be running under, below which the quota never falls; None of an unknown worker."""
+        return largest(self._held.values()) if self._held else None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the target has yet to be put in force in full."""
+        return (
+            self._writing is not None
+            or self._must_write()
+            or self._unsent() is not None
+            or bool(self.unacknowledged)
+        )
+
+    @property
+    def overdue(self) -> bool:
+        """Whether an acknowledgement took longer than ack_timeout_s, as of the last call with a `now`."""
+        return any(sent_at + self._ack_timeout_s <= self._now for sent_at in self._sent_at.values())
+
+    def attached(
+        self,
+        applied: Version | None,
+        allocation: Allocation,
+        quota_seen: Quota | None,
+        now: float,
+        *,
+        starting: bool = False,
+    ) -> list[Action]:
+        """A worker has come, or come back: what it runs with, and the quota read from its owner, None if not known.
+
+        What was sent and not applied is lost with the old stream, and is sent again if it is still the target. Of a
+        process without a directive, or with one not known here, whatever runs is taken to need the quota seen.
+        """
+        applied = applied or NONE
+        self._least = quota_seen
+        if quota_seen is not None and self._writing is not None:
+            self._least = smallest((quota_seen, self._writing))
+        self._certain = quota_seen is not None and self._writing is None
+        if applied != NONE and applied in self._held:
+            self._held = {version: quota for version, quota in self._held.items() if version <= applied}
+            self._sent_at = {version: at for version, at in self._sent_at.items() if version <= applied}
+        else:
+            self._held = {NONE: self._least or allocation.quota}
+            self._sent_at = {}
+            self._acknowledged = NONE
+            if applied != NONE:
+                self._held[applied] = allocation.quota
+                self._sent_at[applied] = now
+        self._starting = starting
+        if self._found is None:
+            self._found = allocation, quota_seen or allocation.quota
+        if applied > self.version:  # the worker would not take ours any more
+            self._target = None
+        return self._step(now)
+
+    def warm(self, now: float) -> list[Action]:
+        """The worker has started; may be called again."""
+        self._starting = False
+        return self._step(now)
+
+    def retarget(self, allocation: Allocation, version: Version, now: float) -> list[Action]:
+        """Replace the target, at whatever step the last one is. Raises ValueError if `version` is not newer."""
+        if version <= max(self.version, *self._held, NONE):
+            raise ValueError(f"version: expected one newer than {self.version}, got {version}")
+        self._target = _Target(SendDirective(version, allocation), allocation.quota)
+        return self._step(now)
+
+    def restore(self, now: float) -> list[Action]:
+        """Go back to the allocation and the quota found first: the orderly goodbye."""
+        if self._found is None or self._target is None:
+            return []
+        allocation, quota = self._found
+        allocation = replace(
+            allocation,
+            cpu_millicores=quota.cpu_millicores or allocation.cpu_millicores,
+            memory_bytes=quota.memory_bytes,
+        )
+        version = Version(self.version.term, self.version.epoch + 1)
+        self._target = _Target(SendDirective(version, allocation), quota)
+        return self._step(now)
+
+    def acknowledged(self, version: Version, now: float) -> list[Action]:
+        """No execution started under anything older than `version` runs any more."""
+        if version in self._held and version >= self._acknowledged:
+            self._held = {held: quota for held, quota in self._held.items() if held >= version}
+            self._sent_at = {sent: at for sent, at in self._sent_at.items() if sent > version}
+            self._acknowledged = version
+        return self._step(now)
+
+    def quota_written(self, cpu_millicores: int | None, memory_bytes: int, now: float) -> list[Action]:
+        """The write that was out has succeeded."""
+        self._least = Quota(cpu_millicores, memory_bytes)
+        self._certain = True
+        self._writing = None
+        self._failures = 0
+        self._retry_at = now
+        return self._step(now)
+
+    def quota_failed(self, now: float) -> list[Action]:
+        """The write that was out has failed, as far as is known: it is tried again after a while."""
+        self._certain = False
+        self._writing = None
+        self._retry_at = now + min(BACKOFF_S * 2**self._failures, MAX_BACKOFF_S)
+        self._failures += 1
+        return self._step(now)
+
+    def wake_at(self) -> float | None:
+        """When `poll` has something to do; None for not before something else happens."""
+        times = [at for sent in self._sent_at.values() if (at := sent + self._ack_timeout_s) > self._now]
+        if self._writing is None and self._must_write():
+            times.append(self._retry_at)
+        return min(times, default=None)
+
+    def poll(self, now: float) -> list[Action]:
+        """Try a failed write again once its time has come, and notice what is overdue."""
+        return self._step(now)
+
+    def _step(self, now: float) -> list[Action]:
+        self._now = now
+        actions: list[Action] = []
+        unsent = self._unsent()
+        if unsent is not None and self._least is not None and self._least.covers(unsent.quota):
+            actions.append(unsent.directive)
+            self._held[unsent.directive.version] = unsent.quota
+            self._sent_at[unsent.directive.version] = now
+        if self._writing is None and self._must_write() and now >= self._retry_at:
+            self._writing = self._wanted()
+            if self._least is not None:
+                self._least = smallest((self._least, self._writing))
+            actions.append(SetQuota(self._writing.cpu_millicores, self._writing.memory_bytes))
+        return actions
+
+    def _unsent(self) -> "_Target | None":
+        if self._target is None or not self._held or self._target.directive.version in self._held:
+            return None
+        return self._target
+
+    def _must_write(self) -> bool:
+        if not self._held:
+            return False
+        if not self._certain:
+            return self._target is not None or self._starting
+        return self._least != self._wanted()
+
+    def _wanted(self) -> Quota:
+        """The quota that covers everything held, the target, and the start."""
+        target = () if self._target is None else (self._target.quota,)
+        quota = largest((*self._held.values(), *target))
+        if self._starting and quota.cpu_millicores is not None:
+            return replace(quota, cpu_millicores=max(quota.cpu_millicores, self._startup_millicores))
+        return quota

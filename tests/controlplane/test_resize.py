@@ -1,0 +1,395 @@
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from controlplane.resize import (
+    NONE,
+    Allocation,
+    Quota,
+    Resize,
+    SendDirective,
+    SetQuota,
+    Version,
+    largest,
+    next_term,
+    smallest,
+)
+
+DEFAULT = Allocation(1000, 1, 1, 1)
+STARTUP_MILLICORES = 1000
+
+
+def allocation(cpu_millicores: int, instances: int = 1, memory_bytes: int = 0) -> Allocation:
+    return Allocation(cpu_millicores, instances, 1, 4, memory_bytes)
+
+
+def attached(quota: Quota | None = DEFAULT.quota, applied: Version | None = None) -> Resize:
+    resize = Resize(STARTUP_MILLICORES)
+    assert resize.attached(applied, DEFAULT, quota, 0.0) == []
+    return resize
+
+
+V1, V2, V3 = Version(1, 1), Version(1, 2), Version(1, 3)
+BIG, SMALL = allocation(2000, 2), allocation(500)
+
+
+def test_growth_is_one_write_then_the_directive():
+    resize = attached()
+    assert resize.retarget(BIG, V1, 1.0) == [SetQuota(2000, 0)]
+    assert resize.quota_written(2000, 0, 1.02) == [SendDirective(V1, BIG)]
+    assert (resize.in_force, resize.unacknowledged, resize.pending) == (Quota(2000), (V1,), True)
+    assert resize.acknowledged(V1, 1.1) == []
+    assert (resize.target, resize.unacknowledged, resize.pending) == (BIG, (), False)
+
+
+def test_a_shrink_is_the_directive_then_after_the_acknowledgement_one_write():
+    resize = attached()
+    assert resize.retarget(SMALL, V1, 1.0) == [SendDirective(V1, SMALL)]
+    assert resize.largest_unacknowledged == Quota(1000)
+    assert resize.acknowledged(V1, 1.1) == [SetQuota(500, 0)]
+    assert resize.acknowledged(V1, 1.11) == []
+    assert resize.quota_written(500, 0, 1.12) == []
+    assert not resize.pending
+
+
+def test_a_change_of_shape_writes_no_quota():
+    resize = attached()
+    reshaped = allocation(1000, instances=2)
+    assert resize.retarget(reshaped, V1, 1.0) == [SendDirective(V1, reshaped)]
+    assert resize.acknowledged(V1, 1.1) == []
+    assert not resize.pending
+
+
+def test_no_limit_and_a_limit_of_memory_are_compared_as_what_they_allow():
+    resize = attached(Quota(None))
+    assert resize.retarget(BIG, V1, 1.0) == [SendDirective(V1, BIG)]
+    assert resize.acknowledged(V1, 1.1) == [SetQuota(2000, 0)]
+    resize.quota_written(2000, 0, 1.2)
+    # Less memory, more CPU: neither may fall before the acknowledgement.
+    mixed = allocation(3000, memory_bytes=100)
+    assert resize.retarget(mixed, V2, 2.0) == [SetQuota(3000, 0)]
+    assert resize.quota_written(3000, 0, 2.1) == [SendDirective(V2, mixed)]
+    assert resize.acknowledged(V2, 2.2) == [SetQuota(3000, 100)]
+
+
+def test_a_newer_target_replaces_one_whose_write_is_still_out():
+    resize = attached()
+    assert resize.retarget(BIG, V1, 1.0) == [SetQuota(2000, 0)]
+    assert resize.retarget(SMALL, V2, 1.01) == [SendDirective(V2, SMALL)]
+    # Nothing was ever sent that needs 2000: back to what the worker may still be running under.
+    assert resize.quota_written(2000, 0, 1.02) == [SetQuota(1000, 0)]
+    assert resize.acknowledged(V2, 1.03) == []
+    assert resize.quota_written(1000, 0, 1.04) == [SetQuota(500, 0)]
+
+
+def test_growth_waits_for_a_shrink_that_is_still_out():
+    resize = attached()
+    resize.retarget(SMALL, V1, 1.0)
+    assert resize.acknowledged(V1, 1.1) == [SetQuota(500, 0)]
+    assert resize.retarget(DEFAULT, V2, 1.11) == []
+    assert resize.quota_written(500, 0, 1.12) == [SetQuota(1000, 0)]
+    assert resize.quota_written(1000, 0, 1.14) == [SendDirective(V2, DEFAULT)]
+
+
+def test_without_acknowledgement_the_quota_stays_and_it_is_reported():
+    resize = attached()
+    resize.retarget(SMALL, V1, 1.0)
+    assert resize.wake_at() == 3.0
+    assert resize.poll(2.9) == []
+    assert not resize.overdue
+    assert resize.poll(3.0) == []
+    assert resize.overdue
+    assert resize.wake_at() is None
+    assert resize.in_force == Quota(1000)
+    assert resize.acknowledged(V1, 9.0) == [SetQuota(500, 0)]
+    assert not resize.overdue
+
+
+def test_a_failed_write_is_tried_again_ever_more_rarely():
+    resize = attached()
+    assert resize.retarget(BIG, V1, 0.0) == [SetQuota(2000, 0)]
+    now = 0.0
+    for delay in (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0):
+        assert resize.quota_failed(now) == []
+        assert resize.wake_at() == now + delay
+        assert resize.poll(now + delay / 2) == []
+        now += delay
+        assert resize.poll(now) == [SetQuota(2000, 0)]
+    assert resize.quota_written(2000, 0, now) == [SendDirective(V1, BIG)]
+
+
+def test_a_failed_shrink_may_have_been_performed():
+    resize = attached()
+    resize.retarget(SMALL, V1, 0.0)
+    assert resize.acknowledged(V1, 0.1) == [SetQuota(500, 0)]
+    assert resize.quota_failed(0.2) == []
+    assert resize.retarget(DEFAULT, V2, 0.3) == []  # not sent before it is certain that 1000 is in force
+    assert resize.poll(0.7) == [SetQuota(1000, 0)]
+    assert resize.quota_written(1000, 0, 0.8) == [SendDirective(V2, DEFAULT)]
+
+
+def test_a_starting_worker_gets_its_startup_allocation_until_warm():
+    resize = Resize(STARTUP_MILLICORES)
+    assert resize.attached(None, DEFAULT, Quota(500), 0.0, starting=True) == [SetQuota(1000, 0)]
+    assert resize.retarget(SMALL, V1, 0.01) == [SendDirective(V1, SMALL)]
+    assert resize.quota_written(1000, 0, 0.02) == []
+    assert resize.acknowledged(V1, 0.5) == []
+    assert resize.warm(0.8) == [SetQuota(500, 0)]
+
+
+def test_what_was_lost_with_the_stream_is_sent_again():
+    resize = attached()
+    resize.retarget(BIG, V1, 1.0)
+    resize.quota_written(2000, 0, 1.1)
+    resize.acknowledged(V1, 1.2)
+    assert resize.retarget(SMALL, V2, 2.0) == [SendDirective(V2, SMALL)]
+    assert resize.attached(V1, BIG, Quota(2000), 3.0) == [SendDirective(V2, SMALL)]
+    assert resize.acknowledged(V2, 3.1) == [SetQuota(500, 0)]
+
+
+def test_a_worker_that_died_is_forgotten_and_gets_the_target_anew():
+    resize = attached()
+    resize.retarget(SMALL, V1, 1.0)
+    resize.acknowledged(V1, 1.1)
+    resize.quota_written(500, 0, 1.2)
+    resize.retarget(BIG, V2, 2.0)
+    resize.quota_written(2000, 0, 2.1)
+    assert resize.attached(None, DEFAULT, Quota(2000), 5.0, starting=True) == [SendDirective(V2, BIG)]
+
+
+def test_a_new_leader_lowers_nothing_before_the_worker_speaks():
+    resize = attached(Quota(2000), applied=V2)
+    assert resize.largest_unacknowledged == Quota(2000)
+    assert resize.acknowledged(V1, 0.5) == []
+    assert resize.acknowledged(V2, 1.0) == [SetQuota(1000, 0)]
+    assert next_term([None, V2, Version(4, 1)]) == 5
+    assert next_term([]) == 1
+
+
+def test_a_leader_that_was_overtaken_gives_up_its_target():
+    resize = attached()
+    resize.retarget(SMALL, V1, 1.0)
+    resize.attached(Version(2, 1), DEFAULT, Quota(1000), 2.0)
+    assert resize.target is None
+    with pytest.raises(ValueError, match="version: expected one newer than"):
+        resize.retarget(BIG, V2, 3.0)
+
+
+def test_goodbye_restores_what_was_found():
+    resize = attached(Quota(None))
+    assert resize.restore(0.5) == []  # nothing was changed
+    resize.retarget(SMALL, V1, 1.0)
+    resize.acknowledged(V1, 1.1)
+    resize.quota_written(500, 0, 1.2)
+    assert resize.restore(2.0) == [SetQuota(None, 0)]
+    assert resize.quota_written(None, 0, 2.1) == [SendDirective(V2, DEFAULT)]
+    assert resize.acknowledged(V2, 2.2) == []
+    assert not resize.pending
+
+
+def test_an_unknown_quota_is_written_before_any_directive():
+    resize = attached(None)
+    assert resize.in_force is None
+    assert resize.wake_at() is None
+    assert resize.retarget(SMALL, V1, 1.0) == [SetQuota(1000, 0)]
+    assert resize.quota_written(1000, 0, 1.1) == [SendDirective(V1, SMALL)]
+
+
+allocations = st.builds(
+    Allocation,
+    cpu_millicores=st.integers(1, 4).map(lambda cores: 500 * cores),
+    instances=st.integers(1, 2),
+    threads=st.just(1),
+    max_batch=st.just(1),
+    memory_bytes=st.sampled_from([0, 100, 200]),
+)
+quotas = st.builds(Quota, st.sampled_from([None, 250, 500, 1500]), st.sampled_from([0, 100]))
+
+
+class ResizeMachine(RuleBasedStateMachine):
+    """One worker, its quota, the network between, and one leader after another."""
+
+    @initialize(found=quotas)
+    def begin(self, found: Quota) -> None:
+        self.now = 0.0
+        self.term = self.epoch = 0
+        self.kernel = found
+        self.writing: SetQuota | None = None
+        self.elect()
+
+    # The worker
+
+    def boot(self) -> None:
+        self.applied, self.allocation, self.starting = NONE, DEFAULT, True
+        self.executions: list[tuple[Version, Quota]] = []
+        # Without a directive, what it runs needs what was there for sure when it came.
+        out = () if self.writing is None else (Quota(self.writing.cpu_millicores, self.writing.memory_bytes),)
+        self.needs = smallest((self.kernel, *out))
+
+    def report(self) -> Version:
+        return min((version for version, _ in self.executions), default=self.applied)
+
+    @rule()
+    def start_execution(self) -> None:
+        self.executions.append((self.applied, self.needs))
+
+    @precondition(lambda self: self.executions)
+    @rule(data=st.data())
+    def end_execution(self, data: st.DataObject) -> None:
+        self.executions.pop(data.draw(st.integers(0, len(self.executions) - 1)))
+
+    @rule()
+    def warm(self) -> None:
+        self.starting = False
+        self.perform(self.leader.warm(self.now))
+
+    # The network
+
+    @precondition(lambda self: self.directives)
+    @rule()
+    def deliver_directive(self) -> None:
+        directive = self.directives.pop(0)
+        if directive.version > self.applied:
+            self.applied, self.allocation = directive.version, directive.allocation
+            self.needs = directive.allocation.quota
+
+    @rule()
+    def send_acknowledgement(self) -> None:
+        self.acknowledgements.append(self.report())
+
+    @precondition(lambda self: self.acknowledgements)
+    @rule(lost=st.booleans())
+    def deliver_acknowledgement(self, lost: bool) -> None:
+        version = self.acknowledgements.pop(0)
+        if not lost:
+            self.perform(self.leader.acknowledged(version, self.now))
+
+    # The leader and the owner of the quota
+
+    def perform(self, actions: list) -> None:
+        for action in actions:
+            if isinstance(action, SendDirective):
+                assert self.kernel.covers(action.allocation.quota)
+                self.directives.append(action)
+            else:
+                assert self.writing is None
+                self.writing = action
+
+    def attach(self) -> None:
+        self.directives: list[SendDirective] = []
+        self.acknowledgements: list[Version] = []
+        applied = None if self.applied == NONE else self.applied
+        hello = applied, self.allocation, self.kernel, self.now
+        self.perform(self.leader.attached(*hello, starting=self.starting))
+
+    def elect(self) -> None:
+        self.leader = Resize(STARTUP_MILLICORES)
+        if self.term == 0:
+            self.boot()
+        self.term, self.epoch = next_term([Version(self.term), self.applied]), 0
+        self.attach()
+
+    def perform_write(self) -> None:
+        self.kernel = Quota(self.writing.cpu_millicores, self.writing.memory_bytes)
+
+    @rule(wanted=allocations)
+    def retarget(self, wanted: Allocation) -> None:
+        self.epoch = max(self.epoch, self.leader.version.epoch) + 1
+        self.perform(self.leader.retarget(wanted, Version(self.term, self.epoch), self.now))
+
+    @rule()
+    def restore(self) -> None:
+        self.perform(self.leader.restore(self.now))
+
+    @precondition(lambda self: self.writing)
+    @rule()
+    def write_succeeds(self) -> None:
+        self.perform_write()
+        written, self.writing = self.writing, None
+        self.perform(self.leader.quota_written(written.cpu_millicores, written.memory_bytes, self.now))
+
+    @precondition(lambda self: self.writing)
+    @rule(performed=st.booleans())
+    def write_fails(self, performed: bool) -> None:
+        if performed:  # and only the answer was lost
+            self.perform_write()
+        self.writing = None
+        self.perform(self.leader.quota_failed(self.now))
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.perform(self.leader.poll(self.now))
+
+    # What goes wrong
+
+    @rule()
+    def reconnect(self) -> None:
+        self.attach()
+
+    @rule()
+    def restart_worker(self) -> None:
+        self.boot()
+        self.attach()
+
+    @rule(performed=st.booleans())
+    def new_leader(self, performed: bool) -> None:
+        if self.writing is not None and performed:
+            self.perform_write()
+        self.writing = None
+        self.elect()
+
+    # What must hold
+
+    @invariant()
+    def nothing_runs_under_less_than_it_was_started_with(self) -> None:
+        assert all(self.kernel.covers(needs) for _, needs in self.executions)
+        assert self.kernel.covers(self.needs)
+
+    @invariant()
+    def the_quota_covers_the_largest_unacknowledged(self) -> None:
+        assert self.kernel.covers(self.leader.largest_unacknowledged)
+        assert self.kernel.covers(self.leader.in_force)
+
+    def teardown(self) -> None:
+        """When writes succeed and messages arrive, the target is reached."""
+        if not hasattr(self, "leader"):
+            return
+        for _ in range(6):
+            self.wait(10.0)
+            if self.writing is not None:
+                self.write_succeeds()
+            while self.directives:
+                self.deliver_directive()
+            self.executions.clear()
+            self.acknowledgements = [self.report()]
+            self.deliver_acknowledgement(lost=False)
+        assert self.kernel == self.leader.in_force
+        if self.starting:
+            assert self.kernel.covers(Quota(STARTUP_MILLICORES, self.kernel.memory_bytes))
+            self.warm()
+            if self.writing is not None:
+                self.write_succeeds()
+        assert not self.leader.pending, self.leader
+        assert not self.leader.overdue
+        assert self.leader.largest_unacknowledged == self.kernel == self.leader.in_force
+        if self.leader.target is not None:
+            assert self.allocation == self.leader.target
+
+
+TestResize = ResizeMachine.TestCase
+TestResize.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "most", "least"),
+    [
+        ([Quota(500, 100), Quota(1000, 50)], Quota(1000, 100), Quota(500, 50)),
+        ([Quota(None, 0), Quota(1000, 50)], Quota(None, 0), Quota(1000, 50)),
+        ([Quota(None, 0)], Quota(None, 0), Quota(None, 0)),
+    ],
+)
+def test_largest_and_smallest(quotas, most, least):
+    assert (largest(quotas), smallest(quotas)) == (most, least)
+    assert most.covers(least)
