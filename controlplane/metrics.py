@@ -57,8 +57,11 @@ class FleetCollector(Collector):
         )
         for worker in fleet.workers.values():
             labels = [worker.service, worker.worker_id]
-            quota.add_metric(labels, worker.resize.in_force / 1000)
-            target.add_metric(labels, worker.resize.target.cpu_millicores / 1000)
+            in_force, aim = worker.resize.in_force, worker.resize.target
+            if in_force is not None and in_force.cpu_millicores is not None:
+                quota.add_metric(labels, in_force.cpu_millicores / 1000)
+            if aim is not None:
+                target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
         yield from (quota, target, rate)
         yield GaugeMetricFamily(

@@ -62,7 +62,7 @@ class Worker:
     @property
     def arrival_rate(self) -> float:
         """Requests a second, as last estimated."""
-        return self.demand.estimate(self.last_seen_at).rate
+        return self.demand.estimate().rate
 
     def on_time_share(self) -> float:
         """Of what finished in the last minute; 1 where nothing did."""
@@ -73,14 +73,14 @@ class Worker:
 class Fleet:
     """All workers, and what was learned of their models."""
 
-    def __init__(self, host_millicores: int, period_s: float, default_overhead_s: float) -> None:
+    def __init__(self, host_millicores: int, host_memory_bytes: int, default_overhead_s: float) -> None:
         self.host_millicores = host_millicores
+        self.host_memory_bytes = host_memory_bytes
         self.host_full = False
         self.paused = False
         self.term = 1
         self.workers: dict[str, Worker] = {}
         self.policies: dict[str, ServicePolicy] = {}
-        self._period_s = period_s
         self._default_overhead_s = default_overhead_s
         self._models: dict[str, LatencyModel] = {}
         self._epoch = 0
@@ -143,7 +143,6 @@ class Fleet:
                 execution.threads,
                 execution.busy,
                 millicores,
-                self._period_s,
             )
             worker.latency.record(execution.rows, execution.threads, work_s, execution.busy, now)
         if sample.starting or sample.window_s <= 0:

@@ -1,0 +1,145 @@
+"""From what is believed of a worker to what the planner, the worker and people are told of it."""
+
+from collections.abc import Sequence
+
+from controlplane.config import Config, ServicePolicy
+from controlplane.latency import stretched_mean, stretched_upper
+from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
+from controlplane.resize import Allocation, SendDirective
+from controlplane.state import Fleet, Worker, allocation_message
+from protos import control_pb2 as pb
+
+# What is not known of a worker's memory in use must not be planned away.
+_MEMORY_HEAD_ROOM = 1.25
+
+
+def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> ServiceState:
+    """`worker` as the planner takes it."""
+    hello, sample = worker.hello, worker.sample
+    current = worker.resize.target or worker.resize.allocation
+    memory = config.actuator.resize_memory
+    return ServiceState(
+        name=worker.service,
+        latency=worker.latency,
+        demand=worker.demand.estimate(),
+        limits=Limits(
+            min_millicores=policy.min_millicores,
+            max_millicores=policy.max_millicores,
+            max_instances=hello.max_instances,
+            max_threads=hello.max_threads,
+            max_batch=min(hello.max_batch, policy.max_batch),
+        ),
+        queue=[(w.remaining_ms / 1000, w.rows) for w in sample.waiting if w.remaining_ms > 0],
+        running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
+        current=None if current is None else configuration_of(current),
+        weight=policy.weight,
+        request_overhead_s=worker.request_overhead_s,
+        period_s=config.actuator.period_us / 1e6,
+        memory_base_bytes=int(sample.usage.memory_bytes * _MEMORY_HEAD_ROOM) if memory else 0,
+        memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20)) if memory else 0,
+        memory_peak_bytes=int(sample.usage.memory_peak_bytes * _MEMORY_HEAD_ROOM) if memory else 0,
+    )
+
+
+def configuration_of(allocation: Allocation) -> Configuration:
+    return Configuration(
+        allocation.cpu_millicores,
+        allocation.instances,
+        allocation.threads,
+        allocation.max_batch,
+        allocation.memory_bytes,
+    )
+
+
+def allocation_of(configuration: Configuration) -> Allocation:
+    return Allocation(
+        configuration.cpu_millicores,
+        configuration.instances,
+        configuration.threads,
+        configuration.max_batch,
+        configuration.memory_bytes,
+    )
+
+
+def reason(assignment: Assignment, worker: Worker) -> str:
+    """Why this much, in a line for people."""
+    estimate, reasons = worker.demand.estimate(), assignment.reasons
+    match reasons.bound:
+        case Bound.FLOOR:
+            why = "the least allowed is enough"
+        case Bound.THROUGHPUT:
+            why = f"needed to keep up with {estimate.rate_upper:.1f} requests/s"
+        case Bound.QUEUE:
+            why = f"{worker.queue_depth} waiting would miss their deadlines with less"
+        case Bound.BUDGET:
+            why = "budgets at arrival leave no time for less"
+        case Bound.HOST:
+            why = "the host has no more"
+    return f"{why} (utilisation {reasons.utilisation:.0%}, expected misses {reasons.expected_misses:.2f}/s)"
+
+
+def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: bool) -> pb.Directive:
+    """A directive with the service times that its allocation should give."""
+    allocation = action.allocation
+    table = worker.latency.table(allocation.threads, allocation.max_batch)
+    runnable = allocation.instances * allocation.threads
+    crowd = 1 + worker.latency.kappa * (allocation.instances - 1)
+    return pb.Directive(
+        version=pb.Version(term=action.version.term, epoch=action.version.epoch),
+        allocation=allocation_message(allocation),
+        predictions=[
+            pb.Prediction(
+                rows=rows,
+                mean_ms=1000 * stretched_mean(table.mean[rows] * crowd, runnable, allocation.cpu_millicores),
+                low_ms=1000 * table.low[rows],
+                high_ms=1000
+                * stretched_upper(table.upper[rows] * crowd, runnable, allocation.cpu_millicores, period_s),
+            )
+            for rows in range(1, allocation.max_batch + 1)
+        ],
+        pace=pace,
+    )
+
+
+def fleet(believed: Fleet, actuator: str, stale_s: float, now: float) -> pb.Fleet:
+    """The fleet as people see it."""
+    workers = sorted(believed.workers.values(), key=lambda worker: (worker.service, worker.worker_id))
+    return pb.Fleet(
+        workers=[_worker(worker, stale_s, now) for worker in workers],
+        host_millicores=believed.host_millicores,
+        planned_millicores=sum(_planned(workers)),
+        paused=believed.paused,
+        term=believed.term,
+        actuator=actuator,
+    )
+
+
+def _planned(workers: Sequence[Worker]) -> list[int]:
+    return [worker.resize.target.cpu_millicores for worker in workers if worker.resize.target is not None]
+
+
+def _worker(worker: Worker, stale_s: float, now: float) -> pb.WorkerStatus:
+    sample, resize = worker.sample, worker.resize
+    state = "starting" if worker.starting else "serving" if now - worker.last_seen_at <= stale_s else "stale"
+    periods = sample.usage.periods
+    in_force = pb.Allocation()
+    in_force.CopyFrom(sample.allocation)
+    if resize.in_force is not None and resize.in_force.cpu_millicores is not None:
+        in_force.cpu_millicores = resize.in_force.cpu_millicores
+    return pb.WorkerStatus(
+        worker_id=worker.worker_id,
+        service=worker.service,
+        state=state,
+        arrival_rate=worker.arrival_rate,
+        queue_depth=worker.queue_depth,
+        in_force=in_force,
+        target=None if resize.target is None else allocation_message(resize.target),
+        on_time_share=worker.on_time_share(),
+        throttled_share=sample.usage.throttled_periods / periods if periods else 0.0,
+        cpu_used=sample.usage.cpu_s / sample.window_s if sample.window_s > 0 else 0.0,
+        last_decision=worker.last_action,
+        last_decision_age_s=0.0 if worker.last_action_at is None else now - worker.last_action_at,
+        outcomes=worker.outcomes,
+        core_seconds_reserved=worker.core_seconds_reserved,
+        core_seconds_used=worker.core_seconds_used,
+    )
