@@ -292,7 +292,7 @@ class Resize:
         if not self._held:
             return False
         if not self._certain:
-            return self._target is not None or self._starting
+            return self._least is not None or self._target is not None or self._starting
         return self._least != self._wanted()
 
     def _wanted(self) -> Quota:

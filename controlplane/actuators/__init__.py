@@ -1,1 +1,63 @@
 """One door to each owner of CPU quotas."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from controlplane import config as settings
+from controlplane.resize import Quota
+
+__all__ = ["ActuationError", "Actuator", "Quota", "WorkerRef", "make"]
+
+
+class ActuationError(Exception):
+    """The owner of a quota refused or could not be reached; the text is the owner's, fit for a log."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRef:
+    """Where a worker says that it runs: not to be believed, each actuator checks what it uses."""
+
+    worker_id: str
+    container_id: str = ""
+    cgroup_path: str = ""
+    pid: int = 0
+
+
+class Actuator(Protocol):
+    """Reads and writes the quota of one worker at a time; calls for different workers may overlap."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in configuration, logs and metrics."""
+
+    @property
+    def holds_quota(self) -> bool:
+        """Whether somebody enforces what is written; if not, the worker has to pace itself."""
+
+    async def read(self, worker: WorkerRef) -> Quota | None:
+        """The quota in force; None if nobody holds one. Raises ActuationError."""
+
+    async def write(self, worker: WorkerRef, quota: Quota) -> None:
+        """Put `quota` in force, with a CPU weight in proportion; in force on return. Raises ActuationError."""
+
+    async def close(self) -> None:
+        """Release connections; quotas stay."""
+
+
+def make(config: settings.Actuator) -> Actuator:
+    """Build the actuator that the configuration asks for."""
+    # Imported on demand: each needs a client that the others' users may not have installed.
+    match config.kind:
+        case settings.ActuatorKind.DOCKER:
+            from controlplane.actuators.docker import DockerActuator
+
+            return DockerActuator(config)
+        case settings.ActuatorKind.LOCAL:
+            from controlplane.actuators.local import LocalActuator
+
+            return LocalActuator(Path(config.cgroup_root), config.period_us, config.resize_memory)
+        case settings.ActuatorKind.THREADS:
+            from controlplane.actuators.threads import ThreadsActuator
+
+            return ThreadsActuator()

@@ -167,6 +167,13 @@ def test_a_new_leader_lowers_nothing_before_the_worker_speaks():
     assert next_term([]) == 1
 
 
+def test_a_shrink_begun_by_the_leader_before_is_finished_without_a_target():
+    resize = attached(Quota(2000), applied=V2)
+    assert resize.acknowledged(V2, 1.0) == [SetQuota(1000, 0)]
+    assert resize.quota_failed(1.1) == []
+    assert resize.poll(1.6) == [SetQuota(1000, 0)]
+
+
 def test_a_leader_that_was_overtaken_gives_up_its_target():
     resize = attached()
     resize.retarget(SMALL, V1, 1.0)

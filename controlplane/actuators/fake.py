@@ -1,0 +1,51 @@
+"""An owner of quotas in memory, for tests: remembers what was written, fails or waits when told to."""
+
+import asyncio
+
+from controlplane.actuators import ActuationError, Quota, WorkerRef
+
+
+class FakeActuator:
+    """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
+
+    `failure`, while not empty, is the text of the error that every call raises.
+    """
+
+    kind = "fake"
+
+    def __init__(self, quotas: dict[str, Quota] | None = None, *, holds_quota: bool = True) -> None:
+        self.holds_quota = holds_quota
+        self.quotas = quotas or {}
+        self.writes: list[tuple[str, Quota]] = []
+        self.failure = ""
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def __repr__(self) -> str:
+        return (
+            f"FakeActuator(quotas={self.quotas}, writes={len(self.writes)}, held={not self._open.is_set()})"
+        )
+
+    def hold(self) -> None:
+        """Let writes wait until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    async def read(self, worker: WorkerRef) -> Quota | None:
+        self._fail()
+        return self.quotas.get(worker.worker_id)
+
+    async def write(self, worker: WorkerRef, quota: Quota) -> None:
+        await self._open.wait()
+        self._fail()
+        self.quotas[worker.worker_id] = quota
+        self.writes.append((worker.worker_id, quota))
+
+    async def close(self) -> None:
+        pass
+
+    def _fail(self) -> None:
+        if self.failure:
+            raise ActuationError(self.failure)
