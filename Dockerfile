@@ -6,6 +6,8 @@ ARG BASE=python:3.11-slim
 FROM ${BASE} AS base
 # A virtual environment of its own: Debian's Python takes no packages, and both bases look the same from here on.
 ENV PATH=/opt/sponge/bin:${PATH} PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# ONNX Runtime's wheels since 1.29 report names and hashes of models to Microsoft unless told not to before they load.
+ENV ORT_DISABLE_TELEMETRY=1
 RUN python3 -m venv /opt/sponge \
     && useradd --create-home --uid 10001 sponge \
     && install -d -o sponge -g sponge /models

@@ -4,6 +4,9 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
+# ONNX Runtime's wheels since 1.29 report to Microsoft unless told not to before they load.
+export ORT_DISABLE_TELEMETRY := 1
+
 .PHONY: help venv demo test lint images up down
 
 help:
