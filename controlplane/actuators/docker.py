@@ -22,6 +22,7 @@ T = TypeVar("T")
 PROJECT = "com.docker.compose.project"
 DEFAULT_PERIOD_US = 100_000
 DEFAULT_SHARES = 1024
+UNLIMITED_BYTES = 1 << 62  # the engine cannot lift a memory limit, but takes one that never binds
 
 _ID = re.compile(r"[0-9a-f]{12,64}")
 
@@ -67,7 +68,8 @@ class DockerActuator:
         limits = self._connected().inspect_container(container.id)["HostConfig"]
         quota = limits["CpuQuota"]
         millicores = quota * 1000 // (limits["CpuPeriod"] or DEFAULT_PERIOD_US) if quota > 0 else None
-        return Quota(millicores, limits["Memory"] if self._config.resize_memory else 0)
+        memory = limits["Memory"] if self._config.resize_memory else 0
+        return Quota(millicores, memory if memory < UNLIMITED_BYTES else 0)
 
     def _write(self, worker: WorkerRef, quota: Quota) -> None:
         container = self._checked(worker)
@@ -87,7 +89,7 @@ class DockerActuator:
         client = self._connected()
         before = client.inspect_container(container.id)["HostConfig"]
         if not memory_bytes:
-            return {"mem_limit": -1, "memswap_limit": -1}
+            return {"mem_limit": UNLIMITED_BYTES, "memswap_limit": UNLIMITED_BYTES}
         usage = client.stats(container.id, stream=False, one_shot=True)["memory_stats"]
         cache = usage.get("stats", {})
         # What the kernel gives back first, by its name in version 1 or 2, does not count as used.

@@ -1,0 +1,242 @@
+"""The Docker actuator against a real engine: what it changes, and what it leaves alone."""
+
+import asyncio
+import contextlib
+import io
+import os
+import platform
+import struct
+import tarfile
+import uuid
+from collections.abc import Callable, Iterator
+
+import docker
+import pytest
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from controlplane import config as settings
+from controlplane.actuators import ActuationError, Quota, WorkerRef
+from controlplane.actuators.docker import PROJECT, DockerActuator
+from core.cgroup import Cgroup
+
+MIB = 1 << 20
+LABEL = settings.Actuator().docker_label
+
+# A whole program that waits for ever, so that no image has to come from anywhere.
+MACHINE_CODE = {
+    # again: mov eax, SYS_pause; syscall; jmp again
+    "x86_64": (62, bytes.fromhex("b822000000 0f05 ebf7")),
+    # again: x0..x3 = 0; x8 = SYS_ppoll; svc 0; b again
+    "aarch64": (183, bytes.fromhex("000080d2 010080d2 020080d2 030080d2 280980d2 010000d4 faffff17")),
+}
+
+
+def waiting_program() -> bytes:
+    """An ELF file with one loadable segment: both headers, then the code."""
+    machine, code = MACHINE_CODE[platform.machine()]
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    elf = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, machine, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return elf + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000) + code
+
+
+@pytest.fixture(scope="module")
+def image(engine: docker.DockerClient) -> Iterator[str]:
+    program, archive = waiting_program(), io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("wait")
+        member.size, member.mode = len(program), 0o755
+        tar.addfile(member, io.BytesIO(program))
+    name = f"sponge-test-wait:{uuid.uuid4().hex[:8]}"
+    repository, tag = name.split(":")
+    engine.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
+    yield name
+    engine.images.remove(name, force=True)
+
+
+@pytest.fixture
+def run(engine: docker.DockerClient, image: str, project: str) -> Iterator[Callable[..., Container]]:
+    """Start a container that waits; it is removed at the end of the test."""
+    started: list[Container] = []
+
+    def start(*, labels: dict[str, str] | None = None, **limits: int) -> Container:
+        labels = {LABEL: "true", PROJECT: project} if labels is None else labels
+        started.append(
+            engine.containers.run(image, "/wait", detach=True, network_mode="none", labels=labels, **limits)
+        )
+        started[-1].reload()
+        return started[-1]
+
+    yield start
+    for container in started:
+        with contextlib.suppress(NotFound):
+            container.remove(force=True)
+
+
+@pytest.fixture
+async def actuator(project: str):
+    actuator = DockerActuator(settings.Actuator(compose_project=project))
+    yield actuator
+    await actuator.close()
+
+
+def ref(container: Container) -> WorkerRef:
+    return WorkerRef("w", container_id=container.id[:12])  # as a worker knows it, from its hostname
+
+
+def limits(container: Container) -> tuple[int, int, int]:
+    container.reload()
+    config = container.attrs["HostConfig"]
+    return config["CpuPeriod"], config["CpuQuota"], config["CpuShares"]
+
+
+async def test_quotas_are_in_force_in_engine_and_kernel(run, actuator):
+    container = run(cpu_period=100_000, cpu_quota=50_000)
+    began = container.attrs["State"]
+    group = Cgroup.of_process(began["Pid"])
+    assert await actuator.read(ref(container)) == Quota(500)
+    for millicores in (500, 1500, 800, 64_000):
+        await actuator.write(ref(container), Quota(millicores))
+        assert limits(container) == (20_000, millicores * 20, millicores)
+        assert (group.quota_millicores(), group.period_us) == (millicores, 20_000)
+        assert await actuator.read(ref(container)) == Quota(millicores)
+    await actuator.write(ref(container), Quota(None))
+    assert group.quota_millicores() is None
+    assert await actuator.read(ref(container)) == Quota(None)
+    container.reload()
+    assert (container.attrs["State"]["StartedAt"], container.attrs["RestartCount"]) == (began["StartedAt"], 0)
+
+
+@pytest.mark.parametrize("found", [{}, {"mem_limit": 64 * MIB}])
+async def test_memory_follows_where_configured(run, project, found):
+    container = run(cpu_period=20_000, cpu_quota=20_000, **found)
+    group = Cgroup.of_process(container.attrs["State"]["Pid"])
+    actuator = DockerActuator(settings.Actuator(compose_project=project, resize_memory=True))
+    try:
+        for mib in (512, 32, 128):
+            await actuator.write(ref(container), Quota(1000, mib * MIB))
+            assert await actuator.read(ref(container)) == Quota(1000, mib * MIB)
+            assert group.memory_limit_bytes() == mib * MIB
+        with pytest.raises(ActuationError, match=r"inimum memory limit|bytes in use"):
+            await actuator.write(ref(container), Quota(1000, 1))
+        await actuator.write(ref(container), Quota(1000))
+        assert await actuator.read(ref(container)) == Quota(1000)
+        assert group.memory_limit_bytes() is None
+    finally:
+        await actuator.close()
+
+
+async def test_memory_is_left_alone_by_default(run, actuator):
+    container = run(cpu_period=20_000, cpu_quota=20_000, mem_limit=64 * MIB)
+    await actuator.write(ref(container), Quota(1500, 512 * MIB))
+    container.reload()
+    assert container.attrs["HostConfig"]["Memory"] == 64 * MIB
+    assert await actuator.read(ref(container)) == Quota(1500)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({}, f"expected the label {LABEL}"),
+        ({PROJECT: "{project}"}, f"expected the label {LABEL}"),
+        ({LABEL: ""}, rf"expected the label {PROJECT}=sponge-test-\w+, got None"),
+        ({LABEL: "", PROJECT: "another"}, rf"expected the label {PROJECT}=sponge-test-\w+, got another"),
+    ],
+)
+async def test_other_containers_are_not_touched(run, actuator, project, labels, message):
+    labels = {name: value.format(project=project) for name, value in labels.items()}
+    container = run(labels=labels, cpu_period=100_000, cpu_quota=50_000)
+    for call in (actuator.write(ref(container), Quota(1000)), actuator.read(ref(container))):
+        with pytest.raises(ActuationError, match=f"container {container.name}: {message}"):
+            await call
+    assert limits(container) == (100_000, 50_000, 0)
+
+
+async def test_nano_cpus_are_refused_with_the_way_out(run, actuator):
+    container = run(nano_cpus=500_000_000)
+    with pytest.raises(
+        ActuationError, match=r"created with NanoCpus .*: create it with cpu_period and cpu_quota"
+    ):
+        await actuator.write(ref(container), Quota(1000))
+
+
+async def test_a_container_that_went_is_an_error_and_its_successor_is_checked_anew(run, actuator):
+    container = run(cpu_period=20_000, cpu_quota=20_000)
+    await actuator.write(ref(container), Quota(1500))
+    container.remove(force=True)
+    for _ in range(2):
+        with pytest.raises(ActuationError, match=f"container {container.id[:12]} is gone: No such container"):
+            await actuator.write(ref(container), Quota(500))
+    with pytest.raises(ActuationError, match="expected the label"):
+        await actuator.write(ref(run(labels={})), Quota(500))
+
+
+async def test_without_a_project_nothing_is_touched(run):
+    container = run(cpu_period=20_000, cpu_quota=20_000)
+    actuator = DockerActuator(settings.Actuator())
+    try:
+        with pytest.raises(ActuationError, match=r"actuator\.compose_project: expected the project"):
+            await actuator.write(ref(container), Quota(500))
+    finally:
+        await actuator.close()
+
+
+class Relay:
+    """A way to the engine's socket that can be cut."""
+
+    def __init__(self, socket: str) -> None:
+        self.port = 0
+        self._socket = socket
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+        for writer in self._writers.copy():
+            writer.close()
+            await writer.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_engine, to_engine = await asyncio.open_unix_connection(self._socket)
+        both = {writer, to_engine}
+        self._writers |= both
+        await asyncio.gather(self._copy(reader, to_engine), self._copy(from_engine, writer))
+        self._writers -= both
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+async def test_writes_succeed_again_when_the_engine_comes_back(run, project):
+    address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not address.startswith("unix://"):
+        pytest.skip(f"the engine is not at a local socket but at {address}")
+    relay = Relay(address.removeprefix("unix://"))
+    await relay.open()
+    actuator = DockerActuator(
+        settings.Actuator(compose_project=project), base_url=f"tcp://127.0.0.1:{relay.port}"
+    )
+    container = run(cpu_period=20_000, cpu_quota=20_000)
+    await actuator.write(ref(container), Quota(1500))
+    await relay.cut()
+    for _ in range(2):
+        with pytest.raises(ActuationError, match="Docker engine unreachable"):
+            await actuator.write(ref(container), Quota(800))
+    await relay.open()
+    await actuator.write(ref(container), Quota(800))
+    assert limits(container) == (20_000, 16_000, 800)
+    await actuator.close()
+    await relay.cut()
