@@ -4,7 +4,7 @@ Driven by time, owns no clock: every entry point takes `now` (seconds, monotonic
 as a value, and `Step.wake_at` says when to ask again if nothing happens before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from core import edf
@@ -65,7 +65,7 @@ class Step:
 class _Work:
     start: list[Execution] = field(default_factory=list)
     drop: list[Drop] = field(default_factory=list)
-    given_up: int = 0
+    given_up: bool = False
 
 
 class Batcher:
@@ -131,13 +131,17 @@ class Batcher:
 
     def reshape(self, shape: Shape) -> None:
         """Run what starts from now on under `shape`; what was given up gets another chance."""
-        if shape.instances * shape.threads != self.shape.instances * self.shape.threads:
-            for execution in self._running:
-                execution.mixed = True
+        if (shape.instances, shape.threads) != (self.shape.instances, self.shape.threads):
+            self.disturb()
         self.shape = shape
         for request in list(self._late):
             self._late.remove(request)
             self._live.add(request)
+
+    def disturb(self) -> None:
+        """CPUs or slots have changed: what runs says nothing of how long it takes under either."""
+        for execution in self._running:
+            execution.mixed = True
 
     def finish(self, execution: Execution, now: float) -> float:
         """An execution is over and its slot idle. Returns the mean number of busy slots while it ran."""
@@ -155,7 +159,8 @@ class Batcher:
         if now >= self.hold_until:
             while len(self._running) < self.shape.instances and len(self) > 0:
                 self._start_next(now, work)
-        distress = self._refuse_hopeless(now, work) if len(self._live) > 0 else False
+        self._refuse_hopeless(now, work)
+        distress = work.given_up or self._first_miss(self._live, now, self.times.highs()) is not None
         return Step(work.start, work.drop, self._wake_at(now), distress)
 
     def _expire(self, now: float, work: _Work) -> None:
@@ -172,47 +177,47 @@ class Batcher:
 
     def _start_next(self, now: float, work: _Work) -> None:
         """Fill one idle slot from the live lane, or from the late one where no live request waits."""
+        lane, deadline = self._late, float("inf")
         if len(self._live) > 0:
-            first = self._live[0]
-            predicted = self.times.low(first.rows)
-            hopeless = now + predicted > first.deadline_at
-            if hopeless and now - self._last_start_at < _PROBE_INTERVAL_S:
-                self._give_up(first, predicted, work)
+            lane, first = self._live, self._live[0]
+            deadline = first.deadline_at
+            least = self.times.low(first.rows)
+            if now + least > deadline and now - self._last_start_at < _PROBE_INTERVAL_S:
+                self._give_up(first, least, work)
                 return
-            requests = self._batch(self._live, now)
-        else:
-            requests = self._batch(self._late, now)
-        lane = self._live if len(self._live) > 0 else self._late
+        requests = self._batch(lane, deadline, now)
         for request in requests:
             lane.remove(request)
         self._account(now)
-        execution = Execution(
-            tuple(requests), sum(r.rows for r in requests), self.shape, now, self._busy_seconds
-        )
+        rows = sum(request.rows for request in requests)
+        execution = Execution(tuple(requests), rows, self.shape, now, self._busy_seconds)
         self._running.append(execution)
         self._last_start_at = now
         work.start.append(execution)
 
-    def _batch(self, lane: EdfQueue, now: float) -> list[Request]:
+    def _batch(self, lane: EdfQueue, deadline: float, now: float) -> list[Request]:
         """The first request of `lane` and those after it that share its shape, while that pays.
 
-        A batch takes no more than its share of what waits for the idle slots, keeps the deadline of every
-        member that can still be kept, and ends where the time per row is least.
+        A batch takes no more than its share of what waits for the idle slots, ends by `deadline`, that of
+        the first, and by those of the others in a lane that has one, and stops where the time per row is
+        least. Where the upper quantile leaves not even the first alone enough time, the mean decides:
+        shrinking batches just when time is short would only cost throughput.
         """
         first = lane[0]
         idle = self.shape.instances - len(self._running)
         limit = min(self.shape.max_batch, -(-lane.rows // idle))
+        sure = now + self.times.high(first.rows) <= deadline
+        duration = self.times.high if sure else self.times.mean
         batch = [first]
         rows = first.rows
         best, best_cost = 1, self.times.mean(rows) / rows
-        deadline = first.deadline_at if lane is self._live else float("inf")
         for request in lane:
             if request is first or request.shape_key != first.shape_key:
                 continue
             if rows + request.rows > limit:
                 break
             deadline = min(deadline, request.deadline_at) if lane is self._live else deadline
-            if now + self.times.high(rows + request.rows) > deadline:
+            if now + duration(rows + request.rows) > deadline:
                 break
             rows += request.rows
             batch.append(request)
@@ -221,43 +226,56 @@ class Batcher:
                 best, best_cost = len(batch), cost
         return batch[:best]
 
-    def _refuse_hopeless(self, now: float, work: _Work) -> bool:
-        """With all slots busy, give up what would end past its deadline; returns whether more is at risk.
-
-        Of everything served up to the first miss, the request of lowest priority makes room: the missing
-        one itself among equals, since all others would only be late in its stead.
-        """
-        batch = self.times.best_batch(self.shape.max_batch)
-        while (found := self._first_miss(now, batch, self.times.means)) is not None:
+    def _refuse_hopeless(self, now: float, work: _Work) -> None:
+        """With all slots busy, give up what would end past its deadline if executions take their mean."""
+        while (found := self._first_miss(self._live, now, self.times.means)) is not None:
             miss, ends_in = found
-            victim = min((self._live[index] for index in range(miss, -1, -1)), key=lambda r: r.priority)
-            self._give_up(victim, ends_in, work)
-        if work.given_up:
-            return True
-        return len(self._live) > 0 and self._first_miss(now, batch, self.times.highs()) is not None
+            self._give_up(self._victim(miss, now), ends_in, work)
 
-    def _first_miss(self, now: float, batch: int, service_time: Sequence[float]) -> tuple[int, float] | None:
-        """Position and completion (from now) of the first live request that would end past its deadline."""
-        if len(self._live) == 0:
+    def _victim(self, miss: int, now: float) -> Request:
+        """Who makes room for the request at position `miss`.
+
+        One of lower priority that is served before it, if it can make it without those; otherwise it goes
+        itself: anyone else's place would not save it, or its own priority does not warrant that.
+        """
+        ahead = [self._live[index] for index in range(miss)]
+        missing = self._live[miss]
+        weaker = [request for request in ahead if request.priority < missing.priority]
+        if not weaker:
+            return missing
+        rest = [request for request in ahead if request.priority >= missing.priority]
+        if self._first_miss([*rest, missing], now, self.times.means) is not None:
+            return missing
+        return min(reversed(weaker), key=lambda request: request.priority)
+
+    def _first_miss(
+        self, waiting: Collection[Request], now: float, service_time: Sequence[float]
+    ) -> tuple[int, float] | None:
+        """Position and completion (from now) of the first request that would end past its deadline."""
+        if not waiting:
             return None
-        hold = max(0.0, self.hold_until - now)
-        free_at = [
-            # What has run for longer than predicted is as good as a tenth of an execution from its end.
-            max(hold, self.times.mean(e.rows) - (now - e.started_at), 0.1 * self.times.mean(e.rows))
-            for e in sorted(self._running, key=lambda e: e.started_at)
-        ]
-        # More executions than instances run for a while after a shrink; those that end first free no slot.
-        free_at.sort()
-        free_at = free_at[max(0, len(free_at) - self.shape.instances) :]
-        free_at += [hold] * (self.shape.instances - len(free_at))
-        ends = edf.completions(free_at, [r.rows for r in self._live], service_time, batch)
-        for index, (request, end) in enumerate(zip(self._live, ends, strict=True)):
+        batch = self.times.best_batch(self.shape.max_batch)
+        ends = edf.completions(self._free_in(now), [r.rows for r in waiting], service_time, batch)
+        for index, (request, end) in enumerate(zip(waiting, ends, strict=True)):
             if now + end > request.deadline_at:
                 return index, end
         return None
 
+    def _free_in(self, now: float) -> list[float]:
+        """Seconds until each slot can start an execution."""
+        hold = max(0.0, self.hold_until - now)
+        # What has run for longer than predicted is as good as a tenth of an execution from its end.
+        free_in = sorted(
+            max(hold, mean - (now - execution.started_at), 0.1 * mean)
+            for execution in self._running
+            for mean in [self.times.mean(execution.rows)]
+        )
+        # After a shrink more run than there are instances; those that end first free no slot.
+        free_in = free_in[max(0, len(free_in) - self.shape.instances) :]
+        return free_in + [hold] * (self.shape.instances - len(free_in))
+
     def _give_up(self, request: Request, predicted_s: float, work: _Work) -> None:
-        work.given_up += 1
+        work.given_up = True
         self._live.remove(request)
         if request.wants_late:
             self._late.add(request)

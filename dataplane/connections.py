@@ -7,14 +7,48 @@ from dataclasses import dataclass, field
 _NOTICEABLE_S = 0.010
 # For this long after its end; a header is read right behind the body that it waited for.
 _SHADOW_S = 0.100
+# Two quartz clocks drift apart by up to 0.1 ms a second: a least offset older than this is forgotten.
+_OFFSET_AGE_S = 60.0
 _MAX_CONNECTIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of one header.
+
+    `upload` numbers it for `Connections.complete`. `delay_s` is how long it was held up; `uncertain` says
+    that it may have been for longer: another upload was in its way, and nothing tells when it was sent.
+    """
+
+    upload: int
+    delay_s: float
+    uncertain: bool
 
 
 @dataclass(slots=True)
 class _Connection:
-    least_offset_s: float | None = None
+    """`least_s` is the least of our clock minus the client's since `least_since`, `older_least_s` of the time
+    before; None where no header said.
+    """
+
+    least_s: float | None = None
+    older_least_s: float | None = None
+    least_since: float = 0.0
     uploads: dict[int, float] = field(default_factory=dict)
     shadow_until: float = 0.0
+
+    def delay_s(self, sent_s: float, now: float) -> float | None:
+        """Seconds above the least seen between sending and receipt; None where none was seen before."""
+        offset = now - sent_s
+        if now - self.least_since > _OFFSET_AGE_S:
+            self.older_least_s, self.least_s, self.least_since = self.least_s, None, now
+        seen = [least for least in (self.least_s, self.older_least_s) if least is not None]
+        self.least_s = offset if self.least_s is None else min(self.least_s, offset)
+        return max(0.0, offset - min(seen)) if seen else None
+
+    def held_up(self, now: float) -> bool:
+        """Whether a header that arrives now may have waited behind another upload."""
+        return now < self.shadow_until or any(now - began > _NOTICEABLE_S for began in self.uploads.values())
 
 
 class Connections:
@@ -27,33 +61,22 @@ class Connections:
 
     def __init__(self) -> None:
         self._connections: OrderedDict[str, _Connection] = OrderedDict()
-        self._next_upload = 0
+        self._uploads = 0
 
-    def header(self, peer: str, sent_s: float | None, now: float) -> tuple[int, float, bool]:
-        """A header has arrived. Returns the upload's number, the delay to charge in seconds, and
-        whether its deadline is uncertain: another upload may have held it up, and it does not say.
-        """
+    def header(self, peer: str, sent_s: float | None, now: float) -> Header:
+        """A header has arrived that was sent at `sent_s` by the client's clock, None if it does not say."""
         connection = self._connections.get(peer)
         if connection is None:
-            connection = self._connections[peer] = _Connection()
+            connection = self._connections[peer] = _Connection(least_since=now)
             if len(self._connections) > _MAX_CONNECTIONS:
                 self._connections.popitem(last=False)
         else:
             self._connections.move_to_end(peer)
-        delay = 0.0
-        uncertain = False
-        if sent_s is not None:
-            offset = now - sent_s
-            if connection.least_offset_s is None or offset < connection.least_offset_s:
-                connection.least_offset_s = offset
-            delay = offset - connection.least_offset_s
-        else:
-            uncertain = now < connection.shadow_until or any(
-                now - began > _NOTICEABLE_S for began in connection.uploads.values()
-            )
-        self._next_upload += 1
-        connection.uploads[self._next_upload] = now
-        return self._next_upload, delay, uncertain
+        delay_s = None if sent_s is None else connection.delay_s(sent_s, now)
+        uncertain = delay_s is None and connection.held_up(now)
+        self._uploads += 1
+        connection.uploads[self._uploads] = now
+        return Header(self._uploads, delay_s or 0.0, uncertain)
 
     def complete(self, peer: str, upload: int, now: float) -> None:
         """The body of `upload` is complete, or will never be."""

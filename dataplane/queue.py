@@ -30,8 +30,8 @@ class EdfQueue:
     def __getitem__(self, index: int) -> Request:
         return self._requests[index]
 
-    def __contains__(self, request: Request) -> bool:
-        return self._find(request) is not None
+    def __contains__(self, request: object) -> bool:
+        return isinstance(request, Request) and self._find(request) is not None
 
     def __repr__(self) -> str:
         return f"<EdfQueue requests={len(self._requests)} rows={self._rows}>"
@@ -42,6 +42,7 @@ class EdfQueue:
         return self._rows
 
     def add(self, request: Request) -> None:
+        """Put `request` in its place."""
         insort(self._requests, request, key=_rank)
         self._rows += request.rows
 

@@ -1,6 +1,7 @@
 """The gRPC edge: the Open Inference Protocol, its errors, and the deadline of every request."""
 
 import asyncio
+import enum
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,6 +25,15 @@ from protos import inference_pb2_grpc
 SERVICE = "inference.GRPCInferenceService"
 # A refusal must not be retried by the client's channel: it would only add load.
 _NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+
+
+class State(enum.Enum):
+    """Whether requests are taken."""
+
+    LOADING = "the model is still loading"
+    SERVING = "serving"
+    DRAINING = "the server is draining"
+
 
 Context = grpc.aio.ServicerContext[pb.ModelInferRequest, pb.ModelInferResponse]
 
@@ -50,18 +60,17 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._clock = clock
         self._connections = Connections()
         self._sequence = count()
-        self.ready = False
-        self.draining = False
+        self.state = State.LOADING
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=self.ready)
+        return pb.ServerReadyResponse(ready=self.state is State.SERVING)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         known = request.name == self._signature.name and request.version in ("", self._signature.version)
-        return pb.ModelReadyResponse(ready=self.ready and known)
+        return pb.ModelReadyResponse(ready=self.state is State.SERVING and known)
 
     async def ServerMetadata(
         self, request: pb.ServerMetadataRequest, context: Context
@@ -81,8 +90,8 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         received_at = self._clock()
         remaining_s = context.time_remaining()
         peer = context.peer()
-        upload, delay_s, uncertain = self._connections.header(peer, _sent_s(context), received_at)
-        if uncertain:
+        header = self._connections.header(peer, _sent_s(context), received_at)
+        if header.uncertain:
             self._metrics.uncertain_deadline()
         try:
             message = await anext(messages, None)
@@ -90,21 +99,19 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._upload_broken(received_at, remaining_s)
             raise
         finally:
-            self._connections.complete(peer, upload, self._clock())
+            self._connections.complete(peer, header.upload, self._clock())
         if message is None:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: expected one message, got none")
         await self._check_model(message.model_name, message.model_version, context)
-        if self.draining or not self.ready:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE, "draining" if self.draining else "the model is still loading"
-            )
+        if self.state is not State.SERVING:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, self.state.value)
         try:
             decoded = tensors.decode(message, self._signature)
             if decoded.rows > self._max_batch:
                 raise InvalidRequest(
                     f"inputs: expected at most {self._max_batch} rows (engine.max_batch), got {decoded.rows}"
                 )
-            stated, priority = _stated(message, remaining_s, delay_s)
+            stated, priority = _stated(message, remaining_s, header.delay_s)
         except InvalidRequest as error:
             self._observe(Outcome.FAILED, received_at)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))

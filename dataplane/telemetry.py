@@ -1,7 +1,6 @@
 """What a worker tells the control plane: everything that happened in one window, added up."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataplane.batcher import Batcher
@@ -76,7 +75,7 @@ class Telemetry:
         self,
         batcher: Batcher,
         resources: Resources,
-        cpu_millicores: int,
+        allocation: control_pb2.Allocation,
         now: float,
         *,
         starting: bool = False,
@@ -86,6 +85,8 @@ class Telemetry:
         live = [*batcher.live]
         before, self._resources = self._resources, resources
         executions, self._executions = self._executions, []
+        # The quota changed at some time of this window, unknown which.
+        resized = resources.quota_millicores != before.quota_millicores
         shape = batcher.shape
         sample = control_pb2.Sample(
             window_s=now - self._window_began_at,
@@ -109,7 +110,7 @@ class Telemetry:
                 )
                 for execution in batcher.running
             ],
-            executions=_executions(executions),
+            executions=[_execution(record, resized) for record in executions],
             executions_rest=self._executions_rest,
             usage=control_pb2.Usage(
                 cpu_s=resources.cpu_s - before.cpu_s,
@@ -122,12 +123,7 @@ class Telemetry:
             ),
             applied=version(shape.version),
             acknowledged=version(batcher.acknowledged),
-            allocation=control_pb2.Allocation(
-                cpu_millicores=cpu_millicores,
-                instances=shape.instances,
-                threads=shape.threads,
-                max_batch=shape.max_batch,
-            ),
+            allocation=allocation,
         )
         self._window_began_at = now
         self._arrivals = self._arrived_rows = self._executions_rest = 0
@@ -140,15 +136,12 @@ def version(term_epoch: tuple[int, int]) -> control_pb2.Version:
     return control_pb2.Version(term=term_epoch[0], epoch=term_epoch[1])
 
 
-def _executions(records: Sequence[ExecutionRecord]) -> list[control_pb2.Execution]:
-    return [
-        control_pb2.Execution(
-            rows=record.rows,
-            threads=record.threads,
-            wall_ms=record.wall_s * 1000,
-            cpu_ms=record.cpu_s * 1000,
-            busy=record.busy,
-            mixed=record.mixed,
-        )
-        for record in records
-    ]
+def _execution(record: ExecutionRecord, resized: bool) -> control_pb2.Execution:
+    return control_pb2.Execution(
+        rows=record.rows,
+        threads=record.threads,
+        wall_ms=record.wall_s * 1000,
+        cpu_ms=record.cpu_s * 1000,
+        busy=record.busy,
+        mixed=record.mixed or resized,
+    )

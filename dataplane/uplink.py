@@ -7,14 +7,21 @@ from typing import Protocol
 import grpc
 import structlog
 
-from dataplane.batcher import Shape
-from dataplane.servicetime import ServiceTime
 from protos import control_pb2, control_pb2_grpc
 
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
+# A stream that held for so long counts as one: its loss is news, and worth an attempt at once.
+_ATTACHED_S = 1.0
 # Distress repeats with every step while it lasts; the control plane needs to hear it once in a while.
 _DISTRESS_INTERVAL_S = 0.1
+
+# Connecting ends in an error sooner than the default of 20 s; a dead peer is noticed within 30 s.
+_CHANNEL_OPTIONS = (
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
 
 log = structlog.get_logger()
 
@@ -57,9 +64,9 @@ class Uplink:
             tasks.create_task(self._obey())
             backoff_s = _FIRST_BACKOFF_S
             while True:
-                attached_at = self._clock()
+                began_at = self._clock()
                 reason = await self._attached()
-                if self._clock() - attached_at > _MAX_BACKOFF_S:
+                if self._clock() - began_at > _ATTACHED_S:
                     backoff_s = _FIRST_BACKOFF_S
                 if backoff_s == _FIRST_BACKOFF_S:
                     log.warning("control plane out of reach", address=self._address, reason=reason)
@@ -68,27 +75,23 @@ class Uplink:
 
     async def _attached(self) -> str:
         """One stream, from hello to its end; returns why it ended."""
-        async with grpc.aio.insecure_channel(self._address) as channel:
+        async with grpc.aio.insecure_channel(self._address, _CHANNEL_OPTIONS) as channel:
             call = control_pb2_grpc.ControlPlaneStub(channel).Attach()
             try:
-                await call.write(control_pb2.Report(hello=self._source.hello()))
-                sending = asyncio.create_task(self._send(call))
-                try:
+                async with asyncio.TaskGroup() as tasks:
+                    sending = tasks.create_task(self._send(call))
                     async for directive in call:
                         self._newest = directive
                         self._directed.set()
-                finally:
                     sending.cancel()
-                    await asyncio.wait([sending])
-            except grpc.aio.AioRpcError as error:
-                return error.details() or error.code().name
-            except asyncio.InvalidStateError:
-                return "stream closed"
-        return "stream ended"
+            except* (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                pass  # the call tells why
+            return await call.details() or (await call.code()).name
 
     async def _send(
         self, call: "grpc.aio.StreamStreamCall[control_pb2.Report, control_pb2.Directive]"
     ) -> None:
+        await call.write(control_pb2.Report(hello=self._source.hello()))
         while True:
             distress, self._distress = self._distress, False
             if distress:
@@ -108,22 +111,3 @@ class Uplink:
             self._directed.clear()
             if self._newest is not None:
                 await self._source.obey(self._newest)
-
-
-def shape_of(directive: control_pb2.Directive) -> Shape:
-    """What a directive asks the worker to run with."""
-    allocation = directive.allocation
-    return Shape(
-        instances=allocation.instances,
-        threads=allocation.threads,
-        max_batch=allocation.max_batch,
-        version=(directive.version.term, directive.version.epoch),
-    )
-
-
-def table_of(directive: control_pb2.Directive) -> list[ServiceTime]:
-    """The service times that a directive predicts."""
-    return [
-        ServiceTime(p.rows, p.mean_ms / 1000, p.low_ms / 1000, p.high_ms / 1000)
-        for p in directive.predictions
-    ]

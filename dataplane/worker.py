@@ -11,12 +11,9 @@ import structlog
 
 from dataplane.batcher import Batcher, Drop, Execution, Shape
 from dataplane.execution import EngineError, Executed, Runs, Timing
+from dataplane.pace import Pace
 from dataplane.request import Completion, ExecutionRecord, Outcome, Request, Tensors
 from dataplane.servicetime import ServiceTime
-
-# How soon a paced worker looks again whether it has stayed within its share.
-_PACE_CHECK_S = 0.020
-_PACE_WINDOW_S = 1.0
 
 log = structlog.get_logger()
 
@@ -67,14 +64,13 @@ class Worker:
         self._clock = clock
         self._cpu_seconds = cpu_seconds
         self._loop = asyncio.get_running_loop()
-        # One thread more prepares sessions while all slots run.
         self._threads = ThreadPoolExecutor(max_instances, thread_name_prefix="execution")
+        # Sessions are prepared while all slots run.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._futures: dict[Request, asyncio.Future[Answer]] = {}
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._pace: float | None = None
-        self._cpu_history: list[tuple[float, float]] = []
+        self._pace: Pace | None = None
         self.on_distress: Callable[[], None] = lambda: None
         self.on_acknowledged: Callable[[], None] = lambda: None
 
@@ -125,7 +121,7 @@ class Worker:
         if table:
             self.batcher.times.adopt(table)
         self.batcher.reshape(shape)
-        self._pace = None if pace_millicores is None else pace_millicores / 1000
+        self._repace(pace_millicores)
         self._pump()
         self.on_acknowledged()
 
@@ -146,7 +142,7 @@ class Worker:
     def _pump(self) -> None:
         now = self._clock()
         if self._pace is not None:
-            self._keep_pace(now)
+            self.batcher.hold_until = self._pace.hold_until(now, self._cpu_seconds())
         step = self.batcher.step(now)
         for drop in step.drop:
             self._drop(drop, now)
@@ -229,19 +225,15 @@ class Worker:
             observer.completed(completion)
         return completion
 
-    def _keep_pace(self, now: float) -> None:
-        """Hold the batcher while the CPU time of the last second exceeds the worker's share of it."""
-        assert self._pace is not None
-        used = self._cpu_seconds()
-        history = self._cpu_history
-        if not history or now - history[-1][0] >= _PACE_CHECK_S:
-            history.append((now, used))
-        while len(history) > 1 and history[1][0] <= now - _PACE_WINDOW_S:
-            history.pop(0)
-        since, before = history[0]
-        # A history shorter than the window is charged as if the rest of it had been idle.
-        allowed = self._pace * max(_PACE_WINDOW_S, now - since)
-        self.batcher.hold_until = now + _PACE_CHECK_S if used - before > allowed else 0.0
+    def _repace(self, millicores: int | None) -> None:
+        """Hold executions to so much CPU in the mean from now on; what is owed stays owed."""
+        if millicores is None:
+            self._pace = None
+            self.batcher.hold_until = 0.0
+        elif self._pace is None:
+            self._pace = Pace(millicores / 1000, self._clock(), self._cpu_seconds())
+        else:
+            self._pace.cpus = millicores / 1000
 
 
 def warm_batches(max_batch: int) -> list[int]:

@@ -1,0 +1,186 @@
+"""The worker as the control plane sees it: who it is, how it fares, and what it is told to run with."""
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from core.cgroup import Cgroup
+from dataplane import resources
+from dataplane.batcher import Shape
+from dataplane.config import Config
+from dataplane.execution import EngineError, Runs, Timing
+from dataplane.request import ExecutionRecord
+from dataplane.servicetime import ServiceTime
+from dataplane.telemetry import Telemetry, version
+from dataplane.worker import Worker, warm_batches
+from protos import control_pb2
+
+# What a service time is taken to be at the least and at the most before any of it was seen.
+_LOW, _HIGH = 0.8, 1.3
+
+log = structlog.get_logger()
+
+
+class Agent:
+    """Speaks for one worker, and acts on it; the Source of an Uplink."""
+
+    def __init__(
+        self,
+        config: Config,
+        worker: Worker,
+        engine: Runs,
+        telemetry: Telemetry,
+        cgroup: Cgroup | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._worker = worker
+        self._engine = engine
+        self._telemetry = telemetry
+        self._cgroup = cgroup
+        self._clock = clock
+        self._worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        self._directed_millicores = 0
+        self._quota_millicores = resources.read(cgroup).quota_millicores
+        self._warm = asyncio.Event()
+
+    @property
+    def max_batch(self) -> int:
+        """Most rows that an execution of this model may ever have."""
+        return self._config.engine.max_batch if self._engine.signature.batched else 1
+
+    async def warm_up(self) -> None:
+        """Run every batch size once, so that the first requests find it fast and its time known.
+
+        Raises EngineError.
+        """
+        batcher = self._worker.batcher
+        timings = await self._worker.prepare(batcher.shape.threads, warm_batches(self.max_batch))
+        batcher.times.adopt([_service_time(timing) for timing in timings])
+        for timing in timings:
+            self._telemetry.executed(
+                ExecutionRecord(timing.rows, timing.threads, timing.wall_s, timing.cpu_s, 1.0, mixed=False)
+            )
+        self._warm.set()
+
+    def hello(self) -> control_pb2.Hello:
+        """Who this is, and what is in force."""
+        config = self._config
+        return control_pb2.Hello(
+            worker_id=self._worker_id,
+            service=config.service.name,
+            container_id=socket.gethostname() if Path("/.dockerenv").exists() else "",
+            cgroup_path=str(self._cgroup.cpu) if self._cgroup is not None else "",
+            pid=os.getpid(),
+            model_digest=self._engine.digest,
+            model_name=config.model.name,
+            max_instances=config.engine.max_instances,
+            max_threads=config.engine.max_threads,
+            max_batch=self.max_batch,
+            slo_ms=config.service.slo_ms,
+            applied=version(self._worker.batcher.shape.version),
+            allocation=self._allocation(resources.read(self._cgroup).quota_millicores),
+            starting=not self._warm.is_set(),
+        )
+
+    def sample(self, *, distress: bool) -> control_pb2.Sample:
+        """Everything since the last one."""
+        read = resources.read(self._cgroup)
+        if read.quota_millicores != self._quota_millicores:
+            self._quota_millicores = read.quota_millicores
+            self._worker.batcher.disturb()
+        return self._telemetry.sample(
+            self._worker.batcher,
+            read,
+            self._allocation(read.quota_millicores),
+            self._clock(),
+            starting=not self._warm.is_set(),
+            distress=distress,
+        )
+
+    async def obey(self, directive: control_pb2.Directive) -> None:
+        """Put a directive in force, unless it is stale or cannot be; what cannot is logged."""
+        await self._warm.wait()
+        shape = shape_of(directive)
+        if shape.version <= self._worker.batcher.shape.version:
+            return
+        if (reason := self._unfit(shape, directive)) is not None:
+            log.error("directive ignored", reason=reason, version=shape.version)
+            return
+        allocation = directive.allocation
+        pace = allocation.cpu_millicores if directive.pace else None
+        try:
+            await self._worker.apply(shape, table_of(directive), pace)
+        except EngineError as error:
+            log.error("directive ignored", reason=str(error), version=shape.version)
+            return
+        self._directed_millicores = allocation.cpu_millicores
+        log.info(
+            "allocation applied",
+            version=shape.version,
+            cpu_millicores=allocation.cpu_millicores,
+            instances=shape.instances,
+            threads=shape.threads,
+            max_batch=shape.max_batch,
+        )
+
+    def _unfit(self, shape: Shape, directive: control_pb2.Directive) -> str | None:
+        """Why a directive cannot be obeyed, None if it can."""
+        engine = self._config.engine
+        for name, value, maximum in (
+            ("instances", shape.instances, engine.max_instances),
+            ("threads", shape.threads, engine.max_threads),
+            ("max_batch", shape.max_batch, self.max_batch),
+        ):
+            if not 1 <= value <= maximum:
+                return f"{name}: expected 1 to {maximum}, got {value}"
+        if directive.pace and directive.allocation.cpu_millicores < 1:
+            return "cpu_millicores: expected at least 1 to keep pace with"
+        if any(p.rows < 1 or not 0 < p.mean_ms < float("inf") for p in directive.predictions):
+            return "predictions: expected positive rows and mean_ms"
+        return None
+
+    def _allocation(self, quota_millicores: int) -> control_pb2.Allocation:
+        """What is in force; without a quota its CPU is what was asked for last, or what the threads can use."""
+        shape = self._worker.batcher.shape
+        return control_pb2.Allocation(
+            cpu_millicores=quota_millicores
+            or self._directed_millicores
+            or 1000 * shape.instances * shape.threads,
+            instances=shape.instances,
+            threads=shape.threads,
+            max_batch=shape.max_batch,
+        )
+
+
+def shape_of(directive: control_pb2.Directive) -> Shape:
+    """What a directive asks the worker to run with."""
+    allocation = directive.allocation
+    return Shape(
+        instances=allocation.instances,
+        threads=allocation.threads,
+        max_batch=allocation.max_batch,
+        version=(directive.version.term, directive.version.epoch),
+    )
+
+
+def table_of(directive: control_pb2.Directive) -> list[ServiceTime]:
+    """The service times that a directive predicts; a quantile on the wrong side of the mean counts as the mean."""
+    return [
+        ServiceTime(
+            p.rows,
+            p.mean_ms / 1000,
+            min(max(p.low_ms, 0.0), p.mean_ms) / 1000,
+            max(p.high_ms, p.mean_ms) / 1000,
+        )
+        for p in directive.predictions
+    ]
+
+
+def _service_time(timing: Timing) -> ServiceTime:
+    return ServiceTime(timing.rows, timing.wall_s, timing.wall_s * _LOW, timing.wall_s * _HIGH)
