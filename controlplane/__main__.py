@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import signal
 import sqlite3
@@ -49,7 +48,7 @@ def host_memory_bytes(config: Config) -> int:
 
 async def serve(config: Config, store: Store) -> None:
     """Run until SIGTERM or SIGINT, then put every worker back to what it was found with."""
-    stop, leave = asyncio.Event(), asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -68,7 +67,7 @@ async def serve(config: Config, store: Store) -> None:
         # Two control planes on one port would share its workers silently.
         options=[("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)]
     )
-    control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control, leave), server)
+    control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), server)
     control_pb2_grpc.add_AdminServicer_to_server(AdminServer(control, config.governor.stale_s, clock), server)
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
@@ -106,9 +105,7 @@ async def serve(config: Config, store: Store) -> None:
     running.cancel()
     log.info("stopping", workers=len(fleet.workers))
     await health_servicer.enter_graceful_shutdown()
-    with contextlib.suppress(TimeoutError):
-        await control.goodbye()
-    leave.set()
+    await control.goodbye()
     await server.stop(grace=1.0)
     await actuator.close()
 

@@ -1,9 +1,9 @@
 """The control loop: observe, plan, govern, act."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import structlog
 
@@ -26,11 +26,11 @@ log = structlog.get_logger()
 
 
 class Session:
-    """One attached stream: the worker behind it, and the directives on their way to it."""
+    """One attached stream: the worker behind it, and the directives on their way to it; None ends it."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.outbox: asyncio.Queue[control_pb2.Directive] = asyncio.Queue()
+        self.outbox: asyncio.Queue[control_pb2.Directive | None] = asyncio.Queue()
         self.complained_of: set[str] = set()
 
 
@@ -56,6 +56,7 @@ class ControlLoop:
         self._period_s = config.actuator.period_us / 1e6
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
+        self._progress = asyncio.Event()
         self._writes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -101,6 +102,9 @@ class ControlLoop:
         found = allocation_of(hello.allocation)
         applied = version_of(hello.applied)
         self._perform(session, resize.attached(applied, found, quota, now, starting=hello.starting))
+        if quota is not None and quota.cpu_millicores is None:
+            # Unlimited, as after `docker run` without a quota: from now on it has what it says it has.
+            self._perform(session, resize.retarget(found, self.fleet.next_version(), now))
         return session
 
     def detach(self, session: Session) -> None:
@@ -127,13 +131,20 @@ class ControlLoop:
             self._distress.set()
 
     async def goodbye(self) -> None:
-        """Put every worker back to the allocation it was found with, as far as it can be done in time."""
+        """Put every worker back to the allocation it was found with, as far as time allows, and let it go."""
         now = self._clock()
         for session in self._sessions.values():
             self._perform(session, session.worker.resize.restore(now))
-        async with asyncio.timeout(_GOODBYE_S):
-            while any(session.worker.resize.pending for session in self._sessions.values()):
-                await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_S):
+                await self._settled()
+        for session in self._sessions.values():
+            session.outbox.put_nowait(None)
+
+    async def _settled(self) -> None:
+        while any(session.worker.resize.pending for session in self._sessions.values()):
+            self._progress.clear()
+            await self._progress.wait()
 
     def replan(self) -> None:
         """Plan without waiting for the interval to end."""
@@ -155,9 +166,7 @@ class ControlLoop:
 
     async def _govern(self, worker: Worker, assignment: planner.Assignment, host_full: bool) -> None:
         session, now = self._sessions[worker.worker_id], self._clock()
-        current = worker.resize.target or worker.resize.allocation
-        if current is None:
-            return
+        current = worker.allocation
         planned = status.allocation_of(assignment.configuration)
         verdict = worker.governor.decide(current, planned, now, settled=not worker.resize.pending)
         if verdict is None:
@@ -201,6 +210,7 @@ class ControlLoop:
             self._perform(session, session.worker.resize.poll(now))
 
     def _perform(self, session: Session, actions: Iterable[Action]) -> None:
+        self._progress.set()
         for action in actions:
             match action:
                 case SendDirective():

@@ -11,17 +11,18 @@ from controlplane.loop import ControlLoop, Session
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 
-AttachContext = grpc.aio.ServicerContext[pb.Report, pb.Directive]
-
 
 class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
     """One stream a worker."""
 
-    def __init__(self, loop: ControlLoop, stop: asyncio.Event) -> None:
+    def __init__(self, loop: ControlLoop) -> None:
         self._loop = loop
-        self._stop = stop
 
-    async def Attach(self, reports: AsyncIterator[pb.Report], context: AttachContext) -> None:
+    async def Attach(
+        self,
+        reports: AsyncIterator[pb.Report],
+        context: grpc.aio.ServicerContext[pb.Report, pb.Directive],
+    ) -> AsyncIterator[pb.Directive]:
         """Hello first, then samples; directives go the other way until either side leaves."""
         first = await anext(reports, None)
         if first is None or first.WhichOneof("kind") != "hello":
@@ -31,28 +32,21 @@ class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
                 grpc.StatusCode.INVALID_ARGUMENT, "hello: expected worker_id, service and model_digest"
             )
         session = await self._loop.attach(first.hello)
-        # An open stream would hold up the server's stop: whichever ends first ends them all.
-        tasks = [
-            asyncio.create_task(self._receive(reports, session)),
-            asyncio.create_task(_send(context, session)),
-            asyncio.create_task(self._stop.wait()),
-        ]
+        receiving = asyncio.create_task(self._receive(reports, session))
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while (directive := await session.outbox.get()) is not None:
+                yield directive
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
             self._loop.detach(session)
 
     async def _receive(self, reports: AsyncIterator[pb.Report], session: Session) -> None:
-        async for report in reports:
-            self._loop.record(session, report.sample)
-
-
-async def _send(context: AttachContext, session: Session) -> None:
-    while True:
-        await context.write(await session.outbox.get())
+        try:
+            async for report in reports:
+                self._loop.record(session, report.sample)
+        finally:
+            session.outbox.put_nowait(None)
 
 
 class AdminServer(control_pb2_grpc.AdminServicer):

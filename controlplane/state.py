@@ -56,6 +56,11 @@ class Worker:
         return self.hello.service
 
     @property
+    def allocation(self) -> Allocation:
+        """What it is on its way to, or came with."""
+        return self.resize.target or allocation_of(self.hello.allocation)
+
+    @property
     def queue_depth(self) -> int:
         return len(self.sample.waiting) + self.sample.waiting_rest
 

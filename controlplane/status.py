@@ -16,7 +16,6 @@ _MEMORY_HEAD_ROOM = 1.25
 def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> ServiceState:
     """`worker` as the planner takes it."""
     hello, sample = worker.hello, worker.sample
-    current = worker.resize.target or worker.resize.allocation
     memory = config.actuator.resize_memory
     return ServiceState(
         name=worker.service,
@@ -31,7 +30,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         ),
         queue=[(w.remaining_ms / 1000, w.rows) for w in sample.waiting if w.remaining_ms > 0],
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
-        current=None if current is None else configuration_of(current),
+        current=configuration_of(worker.allocation),
         weight=policy.weight,
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
