@@ -43,8 +43,8 @@ class _Average:
     # Sum of squared weights: what makes the variance of the rate exact for Poisson arrivals.
     squares: float = 0.0
 
-    def add(self, window_s: float, count: float) -> None:
-        keep = math.exp(-window_s / self.horizon_s)
+    def add(self, window_s: float, elapsed_s: float, count: float) -> None:
+        keep = math.exp(-elapsed_s / self.horizon_s)
         self.seconds = self.seconds * keep + window_s
         self.squares = self.squares * keep * keep + window_s
         self.count = self.count * keep + count
@@ -60,12 +60,10 @@ class _Average:
 
 
 class Demand:
-    """Demand of one worker, learned from its samples.
-
-    Time is that of the windows: a worker that says nothing changes nothing.
-    """
+    """Demand of one worker, learned from its samples; a worker that says nothing changes nothing."""
 
     def __init__(self) -> None:
+        self._recorded_at = math.inf
         self._requests = tuple(_Average(horizon) for horizon in HORIZONS_S)
         self._rows = _Average(HORIZONS_S[-1])
         self._budgets: dict[float, float] = {}
@@ -73,20 +71,23 @@ class Demand:
         self._expected = 0.0
 
     def record(
-        self, window_s: float, arrivals: int, rows: int, budgets: Iterable[tuple[float, int]] = ()
+        self, window_s: float, arrivals: int, rows: int, budgets: Iterable[tuple[float, int]], now: float
     ) -> None:
-        """Learn one window: requests and rows that arrived in it, and their remaining budgets.
+        """Learn the window that ends now: requests and rows that arrived in it, and their remaining budgets.
 
         `budgets` is a histogram as (upper bound in ms, count), ascending, empty buckets included; the last
         bound may be infinite. A window that is not positive is ignored.
         """
         if not 0 < window_s < math.inf:
             return
+        # Windows that were lost make the others no younger.
+        elapsed_s = max(window_s, now - self._recorded_at)
+        self._recorded_at = now
         self._disperse(window_s, arrivals)
         for average in self._requests:
-            average.add(window_s, arrivals)
-        self._rows.add(window_s, rows)
-        keep = math.exp(-window_s / BUDGET_HORIZON_S)
+            average.add(window_s, elapsed_s, arrivals)
+        self._rows.add(window_s, elapsed_s, rows)
+        keep = math.exp(-elapsed_s / BUDGET_HORIZON_S)
         for budget in self._budgets:
             self._budgets[budget] *= keep
         lower_ms = 0.0

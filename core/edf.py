@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Sequence
-from operator import gt
 
 
 def completions(
@@ -20,12 +19,12 @@ def completions(
     """
     slots = sorted([at if at > 0.0 else 0.0 for at in free_at])  # a sorted list is a heap
     listed = len(service_time) - 1
-    longest = service_time[listed]
+    per_row = service_time[listed] / listed
     replace = heapq.heapreplace
     done: list[float] = []
     if max_batch <= 1:  # the most common case by far, at a third of the cost
         for size in rows:
-            finish = slots[0] + (service_time[size] if size <= listed else longest * size / listed)
+            finish = slots[0] + (service_time[size] if size <= listed else per_row * size)
             replace(slots, finish)
             done.append(finish)
         return done
@@ -41,16 +40,52 @@ def completions(
         while end < last and batch_rows + rows[end] <= max_batch:
             batch_rows += rows[end]
             end += 1
-        if batch_rows <= listed:
-            finish = start + service_time[batch_rows]
-        else:
-            finish = start + longest * batch_rows / listed
+        finish = start + (service_time[batch_rows] if batch_rows <= listed else per_row * batch_rows)
         done += [finish] * (end - first)
         replace(slots, finish)
         first = end
     return done
 
 
-def missed(completions: Sequence[float], remaining: Sequence[float]) -> int:
-    """How many requests complete after their deadline, `remaining` seconds from now each."""
-    return sum(map(gt, completions, remaining))
+def saved(
+    free_at: Sequence[float],
+    rows: Sequence[int],
+    remaining: Sequence[float],
+    service_time: Sequence[float],
+    max_batch: int,
+) -> int:
+    """How many waiting requests meet their deadlines, `remaining` seconds from now, if nothing else arrives.
+
+    As `completions`, but a request that would be late is refused and takes no time, and a batch grows only
+    while its earliest deadline allows.
+    """
+    slots = sorted([at if at > 0.0 else 0.0 for at in free_at])
+    listed = len(service_time) - 1
+    per_row = service_time[listed] / listed
+    replace = heapq.heapreplace
+    total = len(rows)
+    kept = first = 0
+    while first < total:
+        start = slots[0]
+        size = rows[first]
+        deadline = remaining[first]
+        finish = start + (service_time[size] if size <= listed else per_row * size)
+        if finish > deadline:
+            first += 1
+            continue
+        end = first + 1
+        if size < max_batch:
+            last = first - (first - total) // slots.count(start)
+            while end < last:
+                larger = size + rows[end]
+                if larger > max_batch:
+                    break
+                later = start + (service_time[larger] if larger <= listed else per_row * larger)
+                if later > deadline:
+                    break
+                size, finish = larger, later
+                end += 1
+        replace(slots, finish)
+        kept += end - first
+        first = end
+    return kept

@@ -13,8 +13,8 @@ from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT
 def steady(arrivals: int, windows: int, window_s: float = 0.2, rows: int = 1) -> Demand:
     """Give the demand after so many equal windows."""
     demand = Demand()
-    for _ in range(windows):
-        demand.record(window_s, arrivals, arrivals * rows)
+    for window in range(1, windows + 1):
+        demand.record(window_s, arrivals, arrivals * rows, (), window * window_s)
     return demand
 
 
@@ -39,12 +39,12 @@ def test_uncertainty_shrinks_with_observation_to_that_of_the_fast_horizon():
 def test_a_burst_shows_at_once_and_a_lull_late():
     demand = steady(4, 500)
     for _ in range(5):
-        demand.record(0.2, 12, 12)
+        demand.record(0.2, 12, 12, (), 0.0)
     assert demand.estimate().rate_upper > 35
     assert demand.estimate().rate < 25
     lull = steady(4, 500)
     for _ in range(5):
-        lull.record(0.2, 0, 0)
+        lull.record(0.2, 0, 0, (), 0.0)
     assert lull.estimate().rate_upper > 18
 
 
@@ -55,13 +55,19 @@ def test_windows_of_any_length_say_the_same():
 
 def test_a_window_of_no_length_says_nothing():
     demand = Demand()
-    demand.record(0.0, 5, 5)
+    demand.record(0.0, 5, 5, (), 0.0)
     assert demand.estimate() == NOTHING
+
+
+def test_lost_windows_age_what_was_known():
+    demand = steady(4, 500)
+    demand.record(0.2, 0, 0, (), 1e4)
+    assert demand.estimate().rate == pytest.approx(0)
 
 
 def test_budgets_are_the_middles_of_their_buckets():
     demand = Demand()
-    demand.record(1.0, 10, 10, [(100.0, 0), (200.0, 5), (400.0, 4), (math.inf, 1)])
+    demand.record(1.0, 10, 10, [(100.0, 0), (200.0, 5), (400.0, 4), (math.inf, 1)], 0.0)
     budgets = demand.estimate().budgets
     assert [s for s, _ in budgets] == pytest.approx([0.15, 0.3, 0.4])
     assert [share for _, share in budgets] == pytest.approx([0.5, 0.4, 0.1])
@@ -69,9 +75,9 @@ def test_budgets_are_the_middles_of_their_buckets():
 
 def test_old_budgets_are_forgotten():
     demand = Demand()
-    demand.record(1.0, 100, 100, [(100.0, 100), (200.0, 0)])
+    demand.record(1.0, 100, 100, [(100.0, 100), (200.0, 0)], 0.0)
     for _ in range(600):
-        demand.record(1.0, 1, 1, [(100.0, 0), (200.0, 1)])
+        demand.record(1.0, 1, 1, [(100.0, 0), (200.0, 1)], 0.0)
     assert demand.estimate().budgets == ((0.15, 1.0),)
 
 
@@ -79,7 +85,7 @@ def test_old_budgets_are_forgotten():
 def test_budgets_are_a_small_distribution_that_errs_on_the_short_side(counts):
     demand = Demand()
     bounds = [10.0 * 1.1**index for index in range(len(counts))]
-    demand.record(1.0, sum(counts), sum(counts), list(zip(bounds, counts, strict=True)))
+    demand.record(1.0, sum(counts), sum(counts), zip(bounds, counts, strict=True), 0.0)
     budgets = demand.estimate().budgets
     assert len(budgets) <= SUPPORT
     assert [s for s, _ in budgets] == sorted(s for s, _ in budgets)
@@ -93,9 +99,9 @@ def test_dispersion_tells_poisson_from_clockwork_from_bursts():
     random = np.random.default_rng(7)
     poisson, clockwork, bursts = Demand(), Demand(), Demand()
     for step in range(600):
-        poisson.record(0.2, int(random.poisson(4)), 0)
-        clockwork.record(0.2, 4, 0)
-        bursts.record(0.2, 40 if step % 10 == 0 else 0, 0)
+        poisson.record(0.2, int(random.poisson(4)), 0, (), 0.2 * step)
+        clockwork.record(0.2, 4, 0, (), 0.2 * step)
+        bursts.record(0.2, 40 if step % 10 == 0 else 0, 0, (), 0.2 * step)
     assert poisson.estimate().dispersion == pytest.approx(1, abs=0.25)
     assert clockwork.estimate().dispersion == MIN_DISPERSION
     assert bursts.estimate().dispersion == MAX_DISPERSION

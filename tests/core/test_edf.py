@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.edf import completions, missed
+from core.edf import completions, saved
 
 FLAT = (0.0, 1.0, 1.5, 2.0, 2.5)  # seconds for 1 to 4 rows
 
@@ -47,8 +47,20 @@ def test_rows_do_not_overtake_to_fill_a_batch():
     assert completions([0.0], [1, 2, 1], FLAT, 2) == [1.0, 2.5, 3.5]
 
 
-def test_missed_counts_late_ones_only():
-    assert missed([1.0, 2.0, 3.0], [1.0, 1.9, 4.0]) == 1
+def test_saved_counts_what_is_on_time():
+    assert saved([0.0], [], [], FLAT, 1) == 0
+    assert saved([0.0], [1, 1, 1], [1.0, 2.0, 2.5], FLAT, 1) == 2
+
+
+def test_what_would_be_late_takes_no_time():
+    assert saved([0.0], [1, 1, 1], [0.5, 1.0, 2.0], FLAT, 1) == 2
+
+
+def test_batches_grow_while_the_earliest_deadline_allows():
+    assert saved([0.0], [1, 1, 1], [1.0, 2.0, 2.0], FLAT, 4) == 2  # one by one
+    assert saved([0.0], [1, 1, 1], [1.0, 2.5, 2.5], FLAT, 4) == 3
+    assert saved([0.0], [1, 1, 1], [2.0, 2.0, 2.0], FLAT, 4) == 3
+    assert saved([0.0], [1, 1, 1], [2.0, 2.0, 2.0], FLAT, 1) == 2
 
 
 def reference(free_at, rows, service_time, max_batch):
@@ -67,7 +79,7 @@ def reference(free_at, rows, service_time, max_batch):
             batch.append(waiting.pop(0))
         size = sum(r for _, r in batch)
         longest = len(service_time) - 1
-        cost = service_time[size] if size <= longest else service_time[longest] * size / longest
+        cost = service_time[size] if size <= longest else service_time[longest] / longest * size
         for index, _ in batch:
             done[index] = start + cost
         free[idle[0]] = start + cost
@@ -98,3 +110,24 @@ def test_with_single_rows_completions_follow_the_order_and_another_slot_never_hu
     assert done == sorted(done)
     more = completions([*free_at, 0.0], [1] * count, table, 1)
     assert all(after <= before for after, before in zip(more, done, strict=True))
+
+
+JOBS = st.lists(st.tuples(st.floats(0, 8), st.integers(1, 3)), max_size=20).map(sorted)
+
+
+@given(free_at=st.lists(st.floats(0, 3), min_size=1, max_size=4), jobs=JOBS, max_batch=st.integers(1, 4))
+def test_all_are_saved_where_no_batch_is_needed_and_none_where_nothing_is_possible(free_at, jobs, max_batch):
+    remaining, rows = [r for r, _ in jobs], [n for _, n in jobs]
+    late = [end > r for end, r in zip(completions(free_at, rows, FLAT, 1), remaining, strict=True)]
+    if not any(late):
+        assert saved(free_at, rows, remaining, FLAT, 1) == len(jobs)
+    possible = sum(min(free_at) + FLAT[n] <= r for r, n in jobs)
+    assert saved(free_at, rows, remaining, FLAT, max_batch) <= possible
+
+
+@given(free_at=st.floats(0, 3), jobs=JOBS)
+def test_on_one_slot_refusing_what_is_late_never_saves_fewer(free_at, jobs):
+    remaining, rows = [r for r, _ in jobs], [n for _, n in jobs]
+    ends = completions([free_at], rows, FLAT, 1)
+    on_time = sum(end <= r for end, r in zip(ends, remaining, strict=True))
+    assert saved([free_at], rows, remaining, FLAT, 1) >= on_time

@@ -1,0 +1,269 @@
+"""How a worker would run under each configuration it may have: load, waits, and what becomes of its queue."""
+
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controlplane.demand import DemandEstimate
+from controlplane.latency import LatencyModel, stretched_mean, stretched_upper
+from core import edf
+
+STEP_MILLICORES = 100
+# A quota equal to the threads leaves nothing to the event loop, and the kernel then stops them all.
+HEAD_ROOM_MILLICORES = 100
+# Up to so many threads fractions of a core are worth having.
+FRACTIONAL_THREADS = 2
+NORMAL_95 = 1.645  # standard deviations from mean to 95 % quantile
+RESIDUAL_SHARE = 0.1  # of its time an execution is expected to take on, however overdue
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a worker may run with."""
+
+    cpu_millicores: int
+    instances: int
+    threads: int
+    max_batch: int
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker can run with, and what its service may have."""
+
+    min_millicores: int = 500
+    max_millicores: int = 64_000
+    max_instances: int = 8
+    max_threads: int = 8
+    max_batch: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """One worker as the planner sees it; durations in seconds."""
+
+    name: str
+    latency: LatencyModel
+    demand: DemandEstimate
+    limits: Limits = Limits()
+    queue: Sequence[tuple[float, int]] = ()  # (remaining time, rows) of what waits, in deadline order
+    running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
+    current: Configuration | None = None
+    weight: float = 1.0
+    request_overhead_s: float = 0.0015  # CPU of a request outside the model
+    period_s: float = 0.02  # of the CPU quota
+    memory_base_bytes: int = 0
+    memory_per_row_bytes: int = 0  # of every row in execution
+    memory_peak_bytes: int = 0  # seen so far: never planned below
+
+
+def configurations(limits: Limits, host_millicores: int) -> list[Configuration]:
+    """Every configuration worth a look, without memory; at least one, also on a host below the floor.
+
+    With r = n·t threads the quota is at most r cores and head-room, above which nothing throttles, and above
+    r − 1 cores, since otherwise one thread less does as much. Fractions of a core are looked at up to
+    FRACTIONAL_THREADS; beyond, they are a small part of the whole.
+    """
+    return [
+        Configuration(quota, instances, threads, batch)
+        for quota, instances, threads in _shapes(limits, host_millicores)
+        for batch in _ladder(limits.max_batch)
+    ]
+
+
+@functools.lru_cache
+def _shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], ...]:
+    """(millicores, instances, threads) of all configurations."""
+    ceiling = min(limits.max_millicores, max(1, host_millicores))
+    floor = min(limits.min_millicores, ceiling)
+    return tuple(
+        (quota, instances, 1 << power)
+        for power in range(limits.max_threads.bit_length())
+        for instances in range(1, limits.max_instances + 1)
+        for quota in _quotas(instances << power, floor, ceiling)
+    )
+
+
+def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
+    least = floor if runnable == 1 else max(floor, 1000 * (runnable - 1) + HEAD_ROOM_MILLICORES)
+    enough = max(least, 1000 * runnable + HEAD_ROOM_MILLICORES)
+    if least > ceiling:
+        return []
+    most = min(enough, ceiling)
+    if runnable > FRACTIONAL_THREADS:
+        return [most]
+    steps = range(-(-least // STEP_MILLICORES) * STEP_MILLICORES, most, STEP_MILLICORES)
+    return [quota for quota in sorted({least, *steps}) if quota != 1000 * runnable and quota < most] + [most]
+
+
+@functools.lru_cache
+def _ladder(limit: int) -> tuple[int, ...]:
+    """1, 2, 3, 4, 6, 8, 12, 16, …, and the limit itself."""
+    powers = range(limit.bit_length())
+    steps = {limit, *(1 << power for power in powers), *(3 << power for power in powers)}
+    return tuple(sorted(step for step in steps if step <= limit))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Slots under a quota."""
+
+    millicores: int
+    instances: int
+    threads: int
+    upper_s: list[float]  # wall time by rows that 95 % of executions do not exceed, all slots busy
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How a configuration runs under the demand."""
+
+    shape: Shape
+    batch: int  # the limit
+    rows: int  # of an execution, as many as the demand makes necessary
+    load: float
+    served: float  # requests per second
+    shed: float
+    mean_s: float  # wall time of such an execution
+    spread: float  # squared coefficient of variation of that
+    request_rows: int
+
+    def configuration(self, service: ServiceState) -> Configuration:
+        """Give it with the memory that it needs in `service`."""
+        memory = service.memory_base_bytes + service.memory_per_row_bytes * self.shape.instances * self.batch
+        shape = self.shape
+        return Configuration(
+            shape.millicores,
+            shape.instances,
+            shape.threads,
+            self.batch,
+            max(memory, service.memory_peak_bytes),
+        )
+
+
+def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> list[Operation]:
+    """All configurations, but for batch limits beyond the rows that are cheapest each.
+
+    Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
+    quota beside n − 1 others; and they load the quota to λ·(CPU per row + overhead per row). The smallest k
+    within the batch limit that keeps the higher of both within `max_utilisation` is what batches grow to,
+    else the k that loads least. Arrivals beyond that utilisation are shed.
+    """
+    demand, model = service.demand, service.latency
+    request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
+    row_rate = demand.rate_upper * demand.rows_per_request
+    overhead_s = service.request_overhead_s / demand.rows_per_request
+    longest = max(service.limits.max_batch, request_rows)
+    rows = np.arange(1.0, longest + 1)
+    model.table(
+        1 << service.limits.max_threads.bit_length() - 1, longest
+    )  # the largest first: one fit is enough
+    kappa = model.kappa
+    single = np.array(model.table(1, longest).mean[1:])
+    tables: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+    operations = []
+    for millicores, instances, threads in _shapes(service.limits, host_millicores):
+        if threads not in tables:
+            table = model.table(threads, longest)
+            tables[threads] = np.array(table.mean[1:]), np.array(table.upper[1:])
+        mean, upper = tables[threads]
+        contention = 1 + kappa * (instances - 1)
+        runnable = instances * threads
+        mean_s = stretched_mean(mean * contention, runnable, millicores)
+        upper_s = stretched_upper(upper * contention, runnable, millicores, service.period_s)
+        # Threads divide the work and add none, but for what they wait for each other.
+        cpu_s = np.minimum(single, threads * mean) * contention / rows + overhead_s
+        load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
+        shape = Shape(millicores, instances, threads, [0.0, *upper_s.tolist()])
+        fitting = np.flatnonzero(load[request_rows - 1 :] <= max_utilisation)
+        enough = request_rows + int(fitting[0]) if fitting.size else longest + 1
+        cheapest = int(np.argmin(mean / rows)) + 1
+        for batch in _ladder(service.limits.max_batch):
+            limit = max(batch, request_rows)
+            k = enough if enough <= limit else request_rows + int(np.argmin(load[request_rows - 1 : limit]))
+            served = demand.rate_upper * min(1.0, max_utilisation / max(float(load[k - 1]), 1e-9))
+            operations.append(
+                Operation(
+                    shape=shape,
+                    batch=batch,
+                    rows=k,
+                    load=float(load[k - 1]),
+                    served=served,
+                    shed=demand.rate_upper - served,
+                    mean_s=float(mean_s[k - 1]),
+                    spread=float((upper[k - 1] / mean[k - 1] - 1) / NORMAL_95) ** 2,
+                    request_rows=request_rows,
+                )
+            )
+            if batch >= cheapest:
+                break
+    return operations
+
+
+def late(demand: DemandEstimate, candidates: Sequence[Operation]) -> list[float]:
+    """Requests per second that arrive to miss their deadline: λ·P(budget < wait + ℓ), for each operation.
+
+    ℓ is the upper quantile. The wait is that of G/G/n, with executions for customers:
+    P(wait > x) = C·exp(−x/w), C = ρ^(√(2(n+1)) − 1), w = ℓ̄/n·(c_a² + c_s²)/2/(1 − ρ). C is Sakasegawa's
+    approximation of the probability that all n are busy ("An approximation formula L_q ≃ α·ρ^β/(1 − ρ)",
+    Ann. Inst. Stat. Math. 29, 1977); C·w is Hopp and Spearman's mean wait ("Factory Physics", ch. 8); and
+    the wait of those who wait is exponential, exactly so in M/M/n and in heavy traffic (Kingman). Executions
+    of g requests each arrive with c_a²/g of the requests' c_a². With all slots busy the wait is not below
+    ℓ̄/2n in the mean, what runs being half done. Nobody waits for a batch to fill.
+
+    Budgets that no configuration can meet count for none.
+    """
+    if not demand.budgets:
+        return [0.0] * len(candidates)
+    budgets, shares = (np.array(column) for column in zip(*demand.budgets, strict=True))
+    fastest = min(candidate.shape.upper_s[candidate.request_rows] for candidate in candidates)
+    shares = shares * (budgets >= fastest)
+
+    def column(values: Iterable[float]) -> NDArray[np.float64]:
+        return np.fromiter(values, float, len(candidates))[:, None]
+
+    slots = column(o.shape.instances for o in candidates)
+    requests = column(o.rows for o in candidates) / demand.rows_per_request
+    upper = column(o.shape.upper_s[o.rows] for o in candidates)
+    busy = column(o.load * o.served for o in candidates) / max(demand.rate_upper, 1e-9)
+    variation = (demand.dispersion / requests + column(o.spread for o in candidates)) / 2
+    wait = column(o.mean_s for o in candidates) / slots * np.maximum(variation / (1 - busy), 0.5)
+    all_busy = busy ** (np.sqrt(2 * (slots + 1)) - 1)
+    slack = budgets - upper
+    late_share = np.where(slack < 0, 1.0, all_busy * np.exp(-np.maximum(slack, 0) / wait))
+    return list((column(o.served for o in candidates)[:, 0] * (late_share @ shares)).tolist())
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits, in deadline order, and what it waits for."""
+
+    remaining_s: Sequence[float]
+    rows: Sequence[int]
+    running: Sequence[tuple[float, int]]
+
+    @classmethod
+    def of(cls, service: ServiceState) -> Self:
+        """Give the queue of `service`."""
+        remaining, rows = zip(*service.queue, strict=True) if service.queue else ((), ())
+        return cls(remaining, rows, service.running)
+
+    def misses(self, shape: Shape, batch: int) -> int:
+        """Requests that miss their deadlines if nothing else arrives."""
+        if not self.rows:
+            return 0
+        upper = shape.upper_s
+        free_at = []
+        for elapsed, rows in self.running:
+            predicted = upper[min(rows, len(upper) - 1)]
+            free_at.append(max(predicted - elapsed, RESIDUAL_SHARE * predicted))
+        # Of more executions than slots the first to end free none.
+        free_at = sorted(free_at)[max(0, len(free_at) - shape.instances) :]
+        free_at += [0.0] * (shape.instances - len(free_at))
+        return len(self.rows) - edf.saved(free_at, self.rows, self.remaining_s, upper, batch)

@@ -1,0 +1,303 @@
+"""The integer program: CPU quota, instances, threads and batch limit for every worker of a host.
+
+Inside, misses are missed deadlines per second; of what waits already, all fall into the next second.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from controlplane import config
+from controlplane.operation import Configuration, Limits, Queue, ServiceState, late, operations
+
+__all__ = [
+    "Assignment",
+    "Bound",
+    "Choice",
+    "Configuration",
+    "Limits",
+    "Plan",
+    "Reasons",
+    "ServiceState",
+    "Solution",
+    "SolverStatus",
+    "plan",
+    "solve",
+]
+
+COST_SCALE = 100  # the solver counts in hundredths of a millicore
+MAX_COST = 10**12  # in those; a sum over thousands of services still fits its 64 bits
+
+
+class Bound(enum.Enum):
+    """Why a service did not get less."""
+
+    FLOOR = "floor"  # nothing less is allowed
+    THROUGHPUT = "throughput"  # less could not keep up
+    QUEUE = "queue"  # less would miss deadlines of what waits
+    BUDGET = "budget"  # less would be too slow for what arrives
+    HOST = "host"  # it got less than it would have had alone
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """What led to a choice."""
+
+    expected_misses: float  # per second
+    utilisation: float  # share of the slots or of the quota, whichever is higher; above 1: overload
+    bound: Bound
+    smaller: Configuration | None  # the best with less CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one service gets."""
+
+    configuration: Configuration
+    reasons: Reasons
+
+
+class SolverStatus(enum.Enum):
+    """How good a plan is known to be."""
+
+    OPTIMAL = "optimal"
+    FEASIBLE = "feasible"  # time ran out; the gap says how far it may be from the optimum
+    OVERCOMMITTED = "overcommitted"  # not even the smallest configurations fit together
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One assignment for each service, in the order given."""
+
+    assignments: tuple[Assignment, ...]
+    host_full: bool  # some service would have got more alone
+    status: SolverStatus
+    gap: float  # proven bound on (cost − optimum)/cost
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One item of a menu."""
+
+    cpu: int
+    memory: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The index chosen from each menu."""
+
+    chosen: tuple[int, ...]
+    status: SolverStatus
+    gap: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """A configuration with its cost, and the misses it is made of."""
+
+    configuration: Configuration
+    cost: float
+    utilisation: float
+    shed: float
+    late: float
+    queued: float = 0.0
+
+    @property
+    def misses(self) -> float:
+        return self.shed + self.late + self.queued
+
+
+def plan(
+    services: Sequence[ServiceState], host_millicores: int, host_memory: int, settings: config.Planner
+) -> Plan:
+    """Choose for each service so that the sum of CPU and missed deadlines costs least.
+
+    All is soft but the host's CPU and memory (bytes). When the floors alone exceed those, everybody gets the
+    smallest configuration there is for it: quotas are ceilings, and CPU shares in proportion to them divide
+    the host.
+    """
+    menus = [_menu(service, host_millicores, settings) for service in services]
+    solution = solve(
+        [
+            [Choice(o.configuration.cpu_millicores, o.configuration.memory_bytes, o.cost) for o in menu]
+            for menu in menus
+        ],
+        host_millicores,
+        host_memory,
+        settings.solver_time_s,
+    )
+    assignments = []
+    host_full = False
+    for menu, index in zip(menus, solution.chosen, strict=True):
+        option = menu[index]
+        crowded = option.cost > min(other.cost for other in menu) + 1 / COST_SCALE
+        host_full = host_full or crowded
+        assignments.append(_explain(option, menu, crowded))
+    return Plan(tuple(assignments), host_full, solution.status, solution.gap)
+
+
+def solve(
+    menus: Sequence[Sequence[Choice]],
+    host_cpu: int,
+    host_memory: int,
+    time_limit_s: float = 0.5,
+) -> Solution:
+    """Choose one of each menu, none of them empty, at the least total cost within CPU and memory.
+
+    A multiple-choice knapsack. Where the cheapest of each menu fit together they are the optimum; else CP-SAT
+    decides, with one worker and a fixed seed. Where nothing fits: the least CPU of each menu, then the least
+    cost.
+    """
+    cheapest = tuple(_least([choice.cost for choice in menu]) for menu in menus)
+    chosen = [menu[i] for menu, i in zip(menus, cheapest, strict=True)]
+    if sum(c.cpu for c in chosen) <= host_cpu and sum(c.memory for c in chosen) <= host_memory:
+        return Solution(cheapest, SolverStatus.OPTIMAL)
+    smallest = tuple(_least([(choice.cpu, choice.cost) for choice in menu]) for menu in menus)
+    overcommitted = Solution(smallest, SolverStatus.OVERCOMMITTED)
+
+    # Of near-equal services CP-SAT finds the optimum in milliseconds and takes seconds to prove it. Without the
+    # memory constraint dynamic programming is exact: its value is a bound, and most often its choice the optimum.
+    model = cp_model.CpModel()
+    picks = [[model.new_bool_var("") for _ in menu] for menu in menus]
+    for row in picks:
+        model.add_exactly_one(row)
+    flat = [pick for row in picks for pick in row]
+    items = [choice for menu in menus for choice in menu]
+    costs = [[_scaled(choice.cost) for choice in menu] for menu in menus]
+    total = cp_model.LinearExpr.weighted_sum(flat, [cost for row in costs for cost in row])
+    model.add(cp_model.LinearExpr.weighted_sum(flat, [choice.cpu for choice in items]) <= host_cpu)
+    model.add(cp_model.LinearExpr.weighted_sum(flat, [choice.memory for choice in items]) <= host_memory)
+    relaxed = _without_memory(menus, costs, host_cpu)
+    if relaxed is None:
+        return overcommitted
+    model.add(total >= sum(row[index] for row, index in zip(costs, relaxed, strict=True)))
+    for row, hinted in zip(picks, relaxed, strict=True):
+        for index, pick in enumerate(row):
+            model.add_hint(pick, index == hinted)
+    model.minimize(total)
+    solver = cp_model.CpSolver()
+    solver.parameters.num_workers = 1
+    solver.parameters.random_seed = 0
+    solver.parameters.max_time_in_seconds = time_limit_s
+    status = solver.solve(model)
+    if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        picked = tuple(
+            next(index for index, pick in enumerate(row) if solver.boolean_value(pick)) for row in picks
+        )
+        if status == cp_model.OPTIMAL:
+            return Solution(picked, SolverStatus.OPTIMAL)
+        value, bound = solver.objective_value, solver.best_objective_bound
+        return Solution(picked, SolverStatus.FEASIBLE, max(0.0, (value - bound) / max(abs(value), 1.0)))
+    if status == cp_model.INFEASIBLE:
+        return overcommitted
+    return replace(overcommitted, status=SolverStatus.FEASIBLE, gap=1.0)  # nothing was found in time
+
+
+def _scaled(cost: float) -> int:
+    return round(min(cost * COST_SCALE, MAX_COST))
+
+
+def _without_memory(
+    menus: Sequence[Sequence[Choice]], costs: Sequence[Sequence[int]], host_cpu: int
+) -> list[int] | None:
+    """Solve the knapsack for CPU alone, exactly; None if nothing fits.
+
+    Dynamic programming over menus and CPU, in units of the greatest common divisor.
+    """
+    unit = math.gcd(*(choice.cpu for menu in menus for choice in menu)) or 1
+    size = host_cpu // unit + 1
+    unreachable = np.iinfo(np.int64).max // 2
+    best = np.zeros(size, dtype=np.int64)  # least cost of the menus so far, within so much CPU
+    picked = []
+    for menu, row in zip(menus, costs, strict=True):
+        totals = np.full((len(menu), size), unreachable)
+        for index, (choice, cost) in enumerate(zip(menu, row, strict=True)):
+            units = choice.cpu // unit
+            if units < size:
+                totals[index, units:] = np.minimum(best[: size - units] + cost, unreachable)
+        picked.append(totals.argmin(axis=0))
+        best = totals.min(axis=0)
+    if best[-1] >= unreachable:
+        return None
+    chosen = []
+    left = size - 1
+    for menu, pick in zip(reversed(menus), reversed(picked), strict=True):
+        index = int(pick[left])
+        chosen.append(index)
+        left -= menu[index].cpu // unit
+    return chosen[::-1]
+
+
+def _least(values: Sequence[float] | Sequence[tuple[int, float]]) -> int:
+    """Index of the first of the least."""
+    return min(range(len(values)), key=values.__getitem__)
+
+
+def _menu(service: ServiceState, host_millicores: int, settings: config.Planner) -> list[_Option]:
+    """All configurations that no other beats in CPU, memory and cost at once, by rising CPU."""
+    candidates = operations(service, host_millicores, settings.max_utilisation)
+    miss_cost = settings.miss_cost_millicores * service.weight
+    options = []
+    for candidate, late_rate in zip(candidates, late(service.demand, candidates), strict=True):
+        configuration = candidate.configuration(service)
+        cost = configuration.cpu_millicores + settings.batch_cost_millicores * configuration.max_batch
+        if not _same_but_memory(configuration, service.current):
+            cost += settings.switch_cost_millicores
+        cost += miss_cost * (candidate.shed + late_rate)
+        options.append(_Option(configuration, cost, candidate.load, candidate.shed, late_rate))
+    order = sorted(
+        range(len(options)),
+        key=lambda i: (options[i].configuration.cpu_millicores, options[i].cost, candidates[i].shape.threads),
+    )
+    # What even the largest would miss is not held against the others.
+    queue = Queue.of(service)
+    most = options[order[-1]].configuration.cpu_millicores
+    lost = min(queue.misses(c.shape, c.batch) for c in candidates if c.shape.millicores == most)
+    menu: list[_Option] = []
+    for index in order:
+        option, candidate = options[index], candidates[index]
+        if _beaten(option, menu):  # even if it missed nothing of the queue: spares most of the checks
+            continue
+        queued = max(0, queue.misses(candidate.shape, candidate.batch) - lost)
+        if queued:
+            option = replace(option, cost=option.cost + miss_cost * queued, queued=queued)
+            if _beaten(option, menu):
+                continue
+        menu.append(option)
+    return menu
+
+
+def _beaten(option: _Option, menu: Sequence[_Option]) -> bool:
+    memory, cost = option.configuration.memory_bytes, option.cost
+    return any(o.cost <= cost and o.configuration.memory_bytes <= memory for o in menu)
+
+
+def _same_but_memory(a: Configuration, b: Configuration | None) -> bool:
+    return b is not None and replace(b, memory_bytes=a.memory_bytes) == a
+
+
+def _explain(option: _Option, menu: Sequence[_Option], crowded: bool) -> Assignment:
+    """Say what kept `option` from being smaller: what the best with less CPU misses more of."""
+    millicores = option.configuration.cpu_millicores
+    smaller = min(
+        (o for o in menu if o.configuration.cpu_millicores < millicores), key=lambda o: o.cost, default=None
+    )
+    if crowded:
+        bound = Bound.HOST
+    elif smaller is None:
+        bound = Bound.FLOOR
+    else:
+        more = {
+            Bound.THROUGHPUT: smaller.shed - option.shed,
+            Bound.QUEUE: smaller.queued - option.queued,
+            Bound.BUDGET: smaller.late - option.late,
+        }
+        bound = max(more, key=lambda bound: more[bound])
+    reasons = Reasons(option.misses, option.utilisation, bound, smaller.configuration if smaller else None)
+    return Assignment(option.configuration, reasons)
