@@ -32,11 +32,13 @@ RUN pip install -r /src/build.txt
 COPY . /src
 RUN pip wheel --no-build-isolation --no-deps --wheel-dir /dist /src
 
-FROM base AS worker
+FROM base AS worker-requirements
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 COPY --from=requirements /src/worker.txt /tmp/
 RUN pip install -r /tmp/worker.txt
+
+FROM worker-requirements AS worker
 COPY deploy/healthcheck.py /opt/sponge/healthcheck.py
 COPY --from=wheel /dist /tmp/dist
 RUN pip install --no-deps /tmp/dist/*.whl
@@ -62,7 +64,7 @@ HEALTHCHECK --interval=10s --timeout=5s CMD ["python", "-IS", "/opt/sponge/healt
 ENTRYPOINT ["python", "-m", "controlplane"]
 CMD ["--config", "/etc/sponge/control.toml"]
 
-FROM base AS demo
+FROM worker-requirements AS demo
 ARG PIP_INDEX_URL
 ARG PIP_TRUSTED_HOST
 COPY --from=requirements /src/demo.txt /tmp/
