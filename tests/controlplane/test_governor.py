@@ -1,0 +1,62 @@
+"""Growth at once, a shrink after it held."""
+
+from controlplane.governor import Action, Governor, Verdict
+from controlplane.resize import Allocation
+
+
+def allocation(millicores: int, instances: int = 1) -> Allocation:
+    return Allocation(millicores, instances, 1, 1)
+
+
+def test_growth_is_at_once_even_while_another_change_is_under_way():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+    assert governor.decide(allocation(500), allocation(1100), 1.0, settled=False) == Verdict(
+        Action.GROW, allocation(1100)
+    )
+
+
+def test_a_shrink_waits_until_every_plan_has_been_smaller_for_a_while():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+    for at in (0.0, 1.0, 2.0, 3.0, 3.9):
+        assert governor.decide(allocation(1100), allocation(500), at, settled=True) is None
+    assert governor.decide(allocation(1100), allocation(500), 4.0, settled=True) == Verdict(
+        Action.SHRINK, allocation(500)
+    )
+
+
+def test_a_shrink_goes_to_the_largest_plan_of_that_while():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+    for at, millicores in enumerate((500, 500, 800, 600, 500)):
+        verdict = governor.decide(allocation(1100), allocation(millicores), float(at), settled=True)
+    assert verdict == Verdict(Action.SHRINK, allocation(800))
+    for at, millicores in enumerate((500, 500, 500), start=5):
+        verdict = governor.decide(allocation(800), allocation(millicores), float(at), settled=True)
+    assert verdict == Verdict(Action.SHRINK, allocation(600))
+
+
+def test_a_demand_that_comes_and_goes_does_not_swing_the_quota():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+    current = allocation(500)
+    changes = []
+    for second in range(60):
+        planned = allocation(1100 if second % 3 == 0 else 500)
+        verdict = governor.decide(current, planned, float(second), settled=True)
+        if verdict is not None:
+            current = verdict.allocation
+            changes.append(second)
+    assert changes == [0]
+
+
+def test_no_shrink_inside_the_dead_band_or_while_a_change_is_under_way():
+    governor = Governor(shrink_hold_s=0.0, dead_band_millicores=100)
+    assert governor.decide(allocation(1100), allocation(1050), 1.0, settled=True) is None
+    assert governor.decide(allocation(1100), allocation(500), 2.0, settled=False) is None
+    assert governor.decide(allocation(1100), allocation(500), 3.0, settled=True) is not None
+
+
+def test_another_shape_for_the_same_cpu_is_taken_at_once():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+    assert governor.decide(allocation(2100, 1), allocation(2100, 2), 0.0, settled=True) == Verdict(
+        Action.RESHAPE, allocation(2100, 2)
+    )
+    assert governor.decide(allocation(2100, 2), allocation(2100, 2), 1.0, settled=True) is None

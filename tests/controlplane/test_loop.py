@@ -1,0 +1,239 @@
+"""The loop with a fake owner of quotas and a clock that tests move."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from controlplane.actuators.fake import FakeActuator
+from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.loop import ControlLoop, Session
+from controlplane.metrics import FleetCollector, Metrics
+from controlplane.resize import Quota
+from controlplane.state import Fleet
+from controlplane.store import Store
+from protos import control_pb2 as pb
+
+
+@dataclass
+class Plane:
+    """A control plane without its edge."""
+
+    actuator: FakeActuator
+    config: Config = field(
+        default_factory=lambda: Config(
+            governor=Governor(shrink_hold_s=2.0), services={"vision": ServicePolicy(min_millicores=500)}
+        )
+    )
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.fleet = Fleet(4000, 1 << 33, 0.001)
+        self.fleet.policies.update(self.config.services)
+        self.registry.register(FleetCollector(self.fleet))
+        self.store = Store("")
+        self.loop = ControlLoop(
+            self.config, self.fleet, self.actuator, self.store, Metrics(self.registry), lambda: self.now
+        )
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
+
+
+@dataclass
+class FakeWorker:
+    """Obeys at once, and reports what it is told to."""
+
+    plane: Plane
+    session: Session
+    allocation: pb.Allocation
+    version: pb.Version = field(default_factory=pb.Version)
+
+    @classmethod
+    async def attach(cls, plane: Plane, millicores: int = 1100, **hello) -> "FakeWorker":
+        allocation = pb.Allocation(cpu_millicores=millicores, instances=1, threads=1, max_batch=1)
+        session = await plane.loop.attach(
+            pb.Hello(
+                worker_id="w",
+                service="vision",
+                model_digest="d",
+                max_instances=4,
+                max_threads=1,
+                max_batch=1,
+                slo_ms=1000,
+                allocation=allocation,
+                **hello,
+            )
+        )
+        return cls(plane, session, allocation)
+
+    def obey(self) -> None:
+        while not self.session.outbox.empty():
+            directive = self.session.outbox.get_nowait()
+            self.version, self.allocation = directive.version, directive.allocation
+
+    async def second(self, rate: int, wall_ms: float = 100.0, *, obey: bool = True) -> None:
+        """One second of `rate` requests with a budget of about half a second, and the loop's tick after it."""
+        self.plane.now += 1.0
+        if obey:
+            self.obey()
+        run = pb.Execution(rows=1, threads=1, wall_ms=wall_ms, cpu_ms=wall_ms, busy=1)
+        self.plane.loop.record(
+            self.session,
+            pb.Sample(
+                window_s=1.0,
+                arrivals=rate,
+                arrived_rows=rate,
+                executions=[run] * min(rate, 20),
+                budget_at_arrival=pb.Histogram(upper_bound_ms=[400, 600], count=[0, rate, 0]),
+                allocation=self.allocation,
+                acknowledged=self.version,
+            ),
+        )
+        await self.plane.loop.tick()
+        await settle()
+
+
+async def settle() -> None:
+    """Let tasks that have something to do run until none has."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def plane() -> Plane:
+    return Plane(FakeActuator({"w": Quota(1100)}))
+
+
+async def test_quota_and_instances_follow_the_demand_up_and_down(plane):
+    worker = await FakeWorker.attach(plane)
+    history = []
+    for rate in [2] * 6 + [25] * 6 + [2] * 60:
+        await worker.second(rate)
+        history.append((plane.actuator.quotas["w"].cpu_millicores, worker.allocation.instances))
+    calm, busy, after = history[5], history[11], history[-1]
+    assert calm[0] < 1100
+    assert busy[0] >= 2500
+    assert busy[1] >= 3
+    assert after == calm
+    actions = [decision.action for decision in plane.store.last(100)]
+    assert actions[0] == "shrink"
+    assert "grow" in actions
+    assert actions[-1] == "shrink"
+    assert plane.metric("sponge_control_decisions_total", service="vision", action="grow") >= 1
+    assert plane.metric("sponge_control_quota_cores", service="vision", worker="w") == after[0] / 1000
+
+
+async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(6):
+        await worker.second(2, obey=False)
+    assert not worker.session.outbox.empty()
+    assert plane.actuator.quotas["w"] == Quota(1100)
+    await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+
+
+async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(12):
+        await worker.second(2)
+    small = worker.allocation.cpu_millicores
+    running = asyncio.create_task(plane.loop.run())
+    waiting = [pb.Waiting(remaining_ms=450, rows=1)] * 9
+    plane.loop.record(
+        worker.session,
+        pb.Sample(
+            window_s=0.05,
+            distress=True,
+            waiting=waiting,
+            allocation=worker.allocation,
+            acknowledged=worker.version,
+        ),
+    )
+    # Well within the interval of one second, which this test never lets pass.
+    directive = await asyncio.wait_for(worker.session.outbox.get(), plane.config.planner.interval_s / 2)
+    running.cancel()
+    assert directive.allocation.cpu_millicores > small
+    assert directive.allocation.instances > 1
+    assert "waiting would miss" in plane.store.last(1)[0].reason
+
+
+async def test_an_owner_that_fails_is_logged_once_counted_and_tried_again(plane, capsys):
+    worker = await FakeWorker.attach(plane)
+    plane.actuator.failure = "engine: connection refused"
+    for _ in range(20):
+        await worker.second(2)
+    failures = plane.metric("sponge_control_actuation_failures_total", actuator="fake")
+    assert 2 <= failures <= 10
+    assert capsys.readouterr().out.count("connection refused") == 1
+    assert plane.actuator.quotas["w"] == Quota(1100)
+    plane.actuator.failure = ""
+    for _ in range(12):
+        await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+
+
+async def test_absurd_samples_are_counted_and_nothing_else_happens(plane):
+    worker = await FakeWorker.attach(plane)
+    plane.loop.record(worker.session, pb.Sample(window_s=float("nan")))
+    assert plane.metric("sponge_control_samples_refused_total", service="vision") == 1
+    await worker.second(2)
+    assert worker.session.worker.service == "vision"
+
+
+async def test_while_paused_nothing_changes(plane):
+    worker = await FakeWorker.attach(plane)
+    plane.fleet.paused = True
+    for rate in [25] * 10:
+        await worker.second(rate)
+    assert plane.actuator.writes == []
+    plane.fleet.paused = False
+    await worker.second(25)
+    assert plane.actuator.quotas["w"].cpu_millicores > 1100
+
+
+async def test_a_starting_worker_keeps_at_least_what_it_started_with(plane):
+    worker = await FakeWorker.attach(plane, starting=True)
+    plane.loop.record(worker.session, pb.Sample(window_s=1.0, starting=True, allocation=worker.allocation))
+    for _ in range(10):
+        plane.now += 1.0
+        await plane.loop.tick()
+    assert plane.actuator.writes == []
+    assert plane.actuator.quotas["w"] == Quota(1100)
+
+
+async def test_a_worker_without_a_quota_is_given_the_one_it_says_it_has():
+    plane = Plane(FakeActuator({"w": Quota(None)}))
+    await FakeWorker.attach(plane, millicores=2000)
+    await settle()
+    assert plane.actuator.quotas["w"] == Quota(2000)
+
+
+async def test_an_orderly_goodbye_puts_back_what_was_found(plane):
+    worker = await FakeWorker.attach(plane)
+    for rate in [2] * 10:
+        await worker.second(rate)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+
+    async def obedient() -> None:
+        while (directive := await worker.session.outbox.get()) is not None:
+            plane.loop.record(
+                worker.session,
+                pb.Sample(window_s=0.1, allocation=directive.allocation, acknowledged=directive.version),
+            )
+
+    obeying = asyncio.create_task(obedient())
+    await plane.loop.goodbye()
+    await obeying
+    assert plane.actuator.quotas["w"] == Quota(1100)
+
+
+async def test_a_worker_that_says_less_than_it_should_costs_no_other(plane):
+    worker = await FakeWorker.attach(plane)
+    await worker.second(2)
+    plane.loop.detach(worker.session)
+    await plane.loop.tick()
+    assert plane.fleet.workers == {}

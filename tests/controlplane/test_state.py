@@ -1,0 +1,134 @@
+"""What the control plane believes, and what it refuses to."""
+
+import pytest
+
+from controlplane.governor import Governor
+from controlplane.resize import Resize
+from controlplane.state import AbsurdSampleError, Fleet
+from protos import control_pb2 as pb
+
+
+def hello(worker_id: str = "w1", **fields) -> pb.Hello:
+    return pb.Hello(
+        worker_id=worker_id,
+        service="vision",
+        model_digest="d",
+        max_instances=4,
+        max_threads=4,
+        max_batch=8,
+        allocation=pb.Allocation(cpu_millicores=1100, instances=1, threads=1, max_batch=1),
+        **fields,
+    )
+
+
+def fleet_of_one(**fields):
+    fleet = Fleet(host_millicores=4000, host_memory_bytes=1 << 33, default_overhead_s=0.0015)
+    return fleet, fleet.attach(hello(**fields), Resize(), Governor(4.0, 100), 0.0)
+
+
+def sample(**fields) -> pb.Sample:
+    allocation = pb.Allocation(cpu_millicores=1100, instances=1, threads=1, max_batch=1)
+    return pb.Sample(**{"window_s": 0.2, "allocation": allocation, **fields})
+
+
+def test_executions_teach_the_model_of_every_worker_with_the_same_file():
+    fleet, worker = fleet_of_one()
+    other = fleet.attach(hello("w2"), Resize(), Governor(4.0, 100), 0.0)
+    for second in range(20):
+        run = pb.Execution(rows=1, threads=1, wall_ms=40, cpu_ms=39, busy=1)
+        fleet.record(worker, sample(executions=[run]), float(second))
+    assert other.latency is worker.latency
+    assert other.latency.mean(1, 1) == pytest.approx(0.040, rel=0.05)
+
+
+def test_executions_that_a_change_fell_into_teach_nothing():
+    fleet, worker = fleet_of_one()
+    before = worker.latency.mean(1, 1)
+    for second in range(20):
+        run = pb.Execution(rows=1, threads=1, wall_ms=7, cpu_ms=7, busy=1, mixed=True)
+        fleet.record(worker, sample(executions=[run]), float(second))
+    assert worker.latency.mean(1, 1) == before
+
+
+def test_a_throttled_execution_enters_by_its_cpu_time():
+    fleet, worker = fleet_of_one()
+    for second in range(20):
+        run = pb.Execution(rows=1, threads=1, wall_ms=80, cpu_ms=40, busy=1)
+        usage = pb.Usage(quota_millicores=500)
+        fleet.record(worker, sample(executions=[run], usage=usage), float(second))
+    assert worker.latency.mean(1, 1) == pytest.approx(0.040, rel=0.05)
+
+
+def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
+    fleet, worker = fleet_of_one()
+    run = pb.Execution(rows=1, threads=1, wall_ms=10, cpu_ms=10, busy=1)
+    for second in range(200):
+        usage = pb.Usage(cpu_s=0.036)  # 3 × 10 ms in the model, 3 × 2 ms around it
+        fleet.record(worker, sample(arrivals=3, executions=[run] * 3, usage=usage), float(second))
+    assert worker.request_overhead_s == pytest.approx(0.002, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("field", "absurd"),
+    [
+        ("window_s", {"window_s": float("nan")}),
+        ("window_s", {"window_s": -1.0}),
+        ("arrivals", {"arrivals": 10**9}),
+        ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=-5)]}),
+        ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=float("inf"))]}),
+        ("executions.rows", {"executions": [pb.Execution(rows=0, threads=1, wall_ms=5)]}),
+        ("waiting.remaining_ms", {"waiting": [pb.Waiting(remaining_ms=float("nan"), rows=1)]}),
+        ("running.elapsed_ms", {"running": [pb.Running(elapsed_ms=1e18, rows=1, threads=1)]}),
+        ("usage.cpu_s", {"usage": pb.Usage(cpu_s=float("nan"))}),
+    ],
+)
+def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
+    fleet, worker = fleet_of_one()
+    with pytest.raises(AbsurdSampleError, match=f"^{field}:"):
+        fleet.record(
+            worker,
+            sample(outcomes=pb.Outcomes(on_time=5), **absurd)
+            if "window_s" not in absurd
+            else pb.Sample(outcomes=pb.Outcomes(on_time=5), **absurd),
+            5.0,
+        )
+    assert worker.last_seen_at == 0.0
+    assert worker.outcomes.on_time == 0
+    assert worker.arrival_rate == 0.0
+
+
+def test_silent_and_starting_workers_are_not_planned():
+    fleet, worker = fleet_of_one()
+    fleet.record(worker, sample(), 1.0)
+    assert fleet.fresh(2.0, stale_s=3.0) == [worker]
+    assert fleet.fresh(4.5, stale_s=3.0) == []
+    fleet.record(worker, sample(starting=True), 5.0)
+    assert fleet.fresh(5.0, stale_s=3.0) == []
+
+
+def test_a_new_leader_takes_a_term_above_all_it_hears_of():
+    fleet, _ = fleet_of_one(applied=pb.Version(term=7, epoch=3))
+    assert fleet.term == 8
+    assert fleet.next_version().term == 8
+    fleet.attach(hello("w2", applied=pb.Version(term=2, epoch=9)), Resize(), Governor(4.0, 100), 0.0)
+    assert fleet.term == 8
+
+
+def test_the_end_of_an_old_stream_does_not_forget_the_new_one():
+    fleet, old = fleet_of_one()
+    new = fleet.attach(hello(), Resize(), Governor(4.0, 100), 1.0)
+    fleet.detach(old)
+    assert fleet.workers == {"w1": new}
+    fleet.detach(new)
+    assert fleet.workers == {}
+
+
+def test_on_time_share_is_of_the_last_minute():
+    fleet, worker = fleet_of_one()
+    assert worker.on_time_share() == 1.0
+    fleet.record(worker, sample(outcomes=pb.Outcomes(refused=10)), 0.0)
+    fleet.record(worker, sample(outcomes=pb.Outcomes(on_time=3, late=1)), 50.0)
+    assert worker.on_time_share() == pytest.approx(3 / 14)
+    fleet.record(worker, sample(outcomes=pb.Outcomes(on_time=0)), 61.0)
+    assert worker.on_time_share() == pytest.approx(3 / 4)
+    assert worker.outcomes.refused == 10
