@@ -146,6 +146,16 @@ def file_label(scores: npt.NDArray[Any]) -> str:
     return "txt" if label in _text_types() else "unknown"
 
 
+def same_probabilities(expected: npt.NDArray[Any], answer: npt.NDArray[Any]) -> bool:
+    """Whether two rows of vision.onnx differ by rounding only, as they do between batches and machines."""
+    return bool(np.allclose(answer, expected, rtol=1e-2, atol=1e-4))
+
+
+def same_label(expected: npt.NDArray[Any], answer: npt.NDArray[Any]) -> bool:
+    """Whether two rows of magika.onnx name the same file type."""
+    return file_label(expected.ravel()) == file_label(answer.ravel())
+
+
 def _magika_package() -> Path:
     """Give magika's folder without importing it, which would be slow."""
     spec = importlib.util.find_spec("magika")

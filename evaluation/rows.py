@@ -34,7 +34,7 @@ class Row:
     slo_ms: float
     size_bytes: int  # of the upload
     outcome: Outcome
-    # What the trace left of the SLO when the last byte of the upload was through; negative: nothing.
+    # SLO less the time that the trace needs for the upload; negative: nothing is left.
     budget_on_arrival_ms: float
     answered: bool  # with a result, right or wrong
     status: str = "OK"  # gRPC's name
