@@ -99,6 +99,16 @@ class LatencyModel:
         samples = sum(len(cell.at) for cell in self._cells.values())
         return f"<LatencyModel cells={len(self._cells)} samples={samples}>"
 
+    def snapshot(self) -> "LatencyModel":
+        """Give a copy that later samples do not change, for use in another thread."""
+        copy = LatencyModel()
+        copy._cells = {
+            key: _Cell(cell.work.copy(), cell.busy.copy(), cell.at.copy())
+            for key, cell in self._cells.items()
+        }
+        copy._now, copy._fitted = self._now, self._fitted
+        return copy
+
     def record(self, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
         """Learn one execution: its work (see `work_of`), and the mean number of busy slots, itself included.
 

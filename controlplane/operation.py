@@ -49,7 +49,7 @@ class ServiceState:
     """One worker as the planner sees it; durations in seconds."""
 
     name: str
-    latency: LatencyModel
+    latency: LatencyModel  # a snapshot, where samples arrive while another thread plans
     demand: DemandEstimate
     limits: Limits = Limits()
     queue: Sequence[tuple[float, int]] = ()  # (remaining time, rows) of what waits, in deadline order
@@ -63,23 +63,15 @@ class ServiceState:
     memory_peak_bytes: int = 0  # seen so far: never planned below
 
 
-def configurations(limits: Limits, host_millicores: int) -> list[Configuration]:
-    """Every configuration worth a look, without memory; at least one, also on a host below the floor.
+@functools.lru_cache
+def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], ...]:
+    """(millicores, instances, threads) of all that is worth a look; at least one, even below the floor.
 
     With r = n·t threads the quota is at most r cores and head-room, above which nothing throttles, and above
     r − 1 cores, since otherwise one thread less does as much. Fractions of a core are looked at up to
-    FRACTIONAL_THREADS; beyond, they are a small part of the whole.
+    FRACTIONAL_THREADS; beyond, they are a small part of the whole, and only what the ceiling leaves of the
+    last core is used, if it is half of it or more. A host or a ceiling below the floor is the floor.
     """
-    return [
-        Configuration(quota, instances, threads, batch)
-        for quota, instances, threads in _shapes(limits, host_millicores)
-        for batch in _ladder(limits.max_batch)
-    ]
-
-
-@functools.lru_cache
-def _shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], ...]:
-    """(millicores, instances, threads) of all configurations."""
     ceiling = min(limits.max_millicores, max(1, host_millicores))
     floor = min(limits.min_millicores, ceiling)
     return tuple(
@@ -93,17 +85,17 @@ def _shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int],
 def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
     least = floor if runnable == 1 else max(floor, 1000 * (runnable - 1) + HEAD_ROOM_MILLICORES)
     enough = max(least, 1000 * runnable + HEAD_ROOM_MILLICORES)
-    if least > ceiling:
-        return []
     most = min(enough, ceiling)
     if runnable > FRACTIONAL_THREADS:
-        return [most]
+        return [most] if most >= max(least, 1000 * runnable - 500) else []
+    if least > ceiling:
+        return []
     steps = range(-(-least // STEP_MILLICORES) * STEP_MILLICORES, most, STEP_MILLICORES)
     return [quota for quota in sorted({least, *steps}) if quota != 1000 * runnable and quota < most] + [most]
 
 
 @functools.lru_cache
-def _ladder(limit: int) -> tuple[int, ...]:
+def ladder(limit: int) -> tuple[int, ...]:
     """1, 2, 3, 4, 6, 8, 12, 16, …, and the limit itself."""
     powers = range(limit.bit_length())
     steps = {limit, *(1 << power for power in powers), *(3 << power for power in powers)}
@@ -161,14 +153,12 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     overhead_s = service.request_overhead_s / demand.rows_per_request
     longest = max(service.limits.max_batch, request_rows)
     rows = np.arange(1.0, longest + 1)
-    model.table(
-        1 << service.limits.max_threads.bit_length() - 1, longest
-    )  # the largest first: one fit is enough
+    model.table(service.limits.max_threads, longest)  # the largest first: one fit is enough for all
     kappa = model.kappa
     single = np.array(model.table(1, longest).mean[1:])
     tables: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     operations = []
-    for millicores, instances, threads in _shapes(service.limits, host_millicores):
+    for millicores, instances, threads in shapes(service.limits, host_millicores):
         if threads not in tables:
             table = model.table(threads, longest)
             tables[threads] = np.array(table.mean[1:]), np.array(table.upper[1:])
@@ -184,7 +174,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         fitting = np.flatnonzero(load[request_rows - 1 :] <= max_utilisation)
         enough = request_rows + int(fitting[0]) if fitting.size else longest + 1
         cheapest = int(np.argmin(mean / rows)) + 1
-        for batch in _ladder(service.limits.max_batch):
+        for batch in ladder(service.limits.max_batch):
             limit = max(batch, request_rows)
             k = enough if enough <= limit else request_rows + int(np.argmin(load[request_rows - 1 : limit]))
             served = demand.rate_upper * min(1.0, max_utilisation / max(float(load[k - 1]), 1e-9))
@@ -233,7 +223,9 @@ def late(demand: DemandEstimate, candidates: Sequence[Operation]) -> list[float]
     upper = column(o.shape.upper_s[o.rows] for o in candidates)
     busy = column(o.load * o.served for o in candidates) / max(demand.rate_upper, 1e-9)
     variation = (demand.dispersion / requests + column(o.spread for o in candidates)) / 2
-    wait = column(o.mean_s for o in candidates) / slots * np.maximum(variation / (1 - busy), 0.5)
+    wait = (
+        column(o.mean_s for o in candidates) / slots * np.maximum(variation / np.maximum(1 - busy, 0.01), 0.5)
+    )
     all_busy = busy ** (np.sqrt(2 * (slots + 1)) - 1)
     slack = budgets - upper
     late_share = np.where(slack < 0, 1.0, all_busy * np.exp(-np.maximum(slack, 0) / wait))

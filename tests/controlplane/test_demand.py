@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand
@@ -81,6 +81,7 @@ def test_old_budgets_are_forgotten():
     assert demand.estimate().budgets == ((0.15, 1.0),)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=80))
 def test_budgets_are_a_small_distribution_that_errs_on_the_short_side(counts):
     demand = Demand()

@@ -218,6 +218,7 @@ def test_stretch_below_one_core():
     assert stretched_upper(0.005, 1, 500, 0.020) == pytest.approx(0.015)
 
 
+@settings(deadline=None)
 @given(
     work=st.floats(1e-4, 5.0),
     runnable=st.integers(1, 8),

@@ -1,6 +1,6 @@
 """EDF list scheduling, exact by hand and against a slow reference."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.edf import completions, saved
@@ -86,6 +86,7 @@ def reference(free_at, rows, service_time, max_batch):
     return done
 
 
+@settings(deadline=None)
 @given(
     free_at=st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.25, 0.5, 1.75]), min_size=1, max_size=5),
     rows=st.lists(st.integers(1, 5), max_size=20),
@@ -99,6 +100,7 @@ def test_equals_the_reference(free_at, rows, service_time, max_batch):
     assert completions(free_at, rows, table, max_batch) == reference(free_at, rows, table, max_batch)
 
 
+@settings(deadline=None)
 @given(
     free_at=st.lists(st.floats(0, 5), min_size=1, max_size=5),
     count=st.integers(0, 20),
@@ -115,6 +117,7 @@ def test_with_single_rows_completions_follow_the_order_and_another_slot_never_hu
 JOBS = st.lists(st.tuples(st.floats(0, 8), st.integers(1, 3)), max_size=20).map(sorted)
 
 
+@settings(deadline=None)
 @given(free_at=st.lists(st.floats(0, 3), min_size=1, max_size=4), jobs=JOBS, max_batch=st.integers(1, 4))
 def test_all_are_saved_where_no_batch_is_needed_and_none_where_nothing_is_possible(free_at, jobs, max_batch):
     remaining, rows = [r for r, _ in jobs], [n for _, n in jobs]
@@ -125,6 +128,7 @@ def test_all_are_saved_where_no_batch_is_needed_and_none_where_nothing_is_possib
     assert saved(free_at, rows, remaining, FLAT, max_batch) <= possible
 
 
+@settings(deadline=None)
 @given(free_at=st.floats(0, 3), jobs=JOBS)
 def test_on_one_slot_refusing_what_is_late_never_saves_fewer(free_at, jobs):
     remaining, rows = [r for r, _ in jobs], [n for _, n in jobs]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from controlplane.planner import Choice, solve
 from evaluation import bandwidth
 from evaluation.paper import Curve, Point, Size, feasible, fit, read_profile, smallest
 
@@ -56,3 +57,19 @@ def test_rule_over_the_4g_log(traces):
     cores = [size.cores for size in sizes if size is not None]
     assert (len(cores), sizes.count(None)) == (516, 84)
     assert sum(cores) / len(cores) == pytest.approx(12.43, abs=0.005)
+
+
+def test_our_program_on_one_execution_and_whole_cores_is_the_papers(traces):
+    curve = fit(read_profile(traces / "sponge_paper" / "profile_yolov5s.csv"))
+    every = [Size(cores, batch) for cores in range(1, 17) for batch in range(1, 9)]
+    compared = 0
+    for budget in budgets_ms(traces):
+        allowed = [size for size in every if feasible(curve, size, RATE, budget)]
+        expected = smallest(curve, RATE, budget)
+        if not allowed:
+            assert expected is None
+            continue
+        menu = [Choice(1000 * size.cores, 0, 1000 * size.cores + size.batch) for size in allowed]
+        assert allowed[solve([menu], 16_000, 0).chosen[0]] == expected
+        compared += 1
+    assert compared == 516

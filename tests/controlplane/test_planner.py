@@ -1,0 +1,368 @@
+"""The planner: against brute force, and choice by choice."""
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from controlplane import config
+from controlplane.demand import NOTHING, DemandEstimate
+from controlplane.latency import LatencyModel
+from controlplane.operation import Limits, Queue, ServiceState, ladder, late, operations, shapes
+from controlplane.planner import Bound, Choice, Configuration, SolverStatus, plan, solve
+
+SETTINGS = config.Planner()
+PLENTY = 1 << 50
+HOST = 15_700
+
+
+def model(row_s: float = 0.1, serial: float = 0.15, fixed: float = 0.0, rows=(1, 2, 4)) -> LatencyModel:
+    """Give a model whose first row takes `row_s` on one thread, a `fixed` share of it independent of rows."""
+    latency = LatencyModel()
+    for b, t in product(rows, (1, 2, 4)):
+        work = row_s * (fixed + (1 - fixed) * b) * (serial + (1 - serial) / t)
+        for _ in range(16):
+            latency.record(b, t, work, 1.0, 0.0)
+    return latency
+
+
+# Models are slow to make and only read here.
+CONV, BATCHING, SMALL = model(), model(fixed=0.8), model(0.005)
+
+
+def demand(rate: float, budget_s: float | None = None, rows: float = 1.0) -> DemandEstimate:
+    """Give a Poisson demand, known exactly, of one budget."""
+    return DemandEstimate(rate, rate, rows, ((budget_s, 1.0),) if budget_s else (), 1.0)
+
+
+def service(latency: LatencyModel = CONV, arriving: DemandEstimate = NOTHING, **more) -> ServiceState:
+    return ServiceState("service", latency, arriving, **more)
+
+
+def choose(state: ServiceState, host: int = HOST):
+    """Plan one service alone."""
+    return plan([state], host, PLENTY, SETTINGS).assignments[0]
+
+
+# The knapsack
+
+
+CHOICES = st.builds(
+    Choice,
+    cpu=st.integers(1, 20).map(lambda n: 100 * n),
+    memory=st.integers(0, 6),
+    cost=st.integers(0, 5000).map(float),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    menus=st.lists(st.lists(CHOICES, min_size=1, max_size=4), min_size=1, max_size=4),
+    host_cpu=st.integers(0, 60).map(lambda n: 100 * n),
+    host_memory=st.integers(0, 18),
+)
+def test_solve_equals_brute_force(menus, host_cpu, host_memory):
+    costs = [
+        sum(choice.cost for choice in chosen)
+        for chosen in product(*menus)
+        if sum(choice.cpu for choice in chosen) <= host_cpu
+        and sum(choice.memory for choice in chosen) <= host_memory
+    ]
+    solution = solve(menus, host_cpu, host_memory, time_limit_s=10.0)
+    chosen = [menu[index] for menu, index in zip(menus, solution.chosen, strict=True)]
+    if costs:
+        assert solution.status is SolverStatus.OPTIMAL
+        assert sum(choice.cost for choice in chosen) == min(costs)
+        assert sum(choice.cpu for choice in chosen) <= host_cpu
+        assert sum(choice.memory for choice in chosen) <= host_memory
+    else:
+        assert solution.status is SolverStatus.OVERCOMMITTED
+        assert [c.cpu for c in chosen] == [min(choice.cpu for choice in menu) for menu in menus]
+
+
+def test_nothing_to_solve():
+    assert solve([], 1000, 0).chosen == ()
+
+
+def test_many_equal_services_are_proven_at_once():
+    menu = [Choice(100 * n, 0, 100 * n + 90_000 / n) for n in range(5, 40)]
+    solution = solve([menu] * 24, 32_000, 0)
+    assert solution.status is SolverStatus.OPTIMAL
+    assert sum(menu[index].cpu for index in solution.chosen) <= 32_000
+
+
+# What is looked at
+
+
+@settings(deadline=None)
+@given(
+    low=st.integers(1, 9000),
+    extra=st.integers(0, 20_000),
+    host=st.integers(1, 20_000),
+    instances=st.integers(1, 8),
+    threads=st.integers(1, 8),
+)
+def test_shapes_are_within_limits_and_never_none(low, extra, host, instances, threads):
+    limits = Limits(low, low + extra, instances, threads, 4)
+    found = shapes(limits, host)
+    assert found
+    assert len(set(found)) == len(found)
+    for millicores, n, t in found:
+        assert min(low, low + extra, host) <= millicores <= min(low + extra, host)
+        assert 1 <= n <= instances
+        assert t in (1, 2, 4, 8)
+        assert t <= threads
+        assert n * t == 1 or 1000 * n * t < millicores + 1000
+
+
+def test_shapes_in_whole():
+    found = shapes(Limits(800, 64_000, 3, 1, 1), 3300)
+    ones = [(800, 1, 1), (900, 1, 1), (1100, 1, 1)]
+    twos = [(m, 2, 1) for m in range(1100, 2200, 100) if m != 2000]
+    assert list(found) == [*ones, *twos, (3100, 3, 1)]
+
+
+def test_what_does_not_divide_into_cores_is_used_where_it_is_the_ceiling():
+    assert (3700, 4, 1) in shapes(Limits(), 3700)
+    assert max(shapes(Limits(), 3400)) == (3100, 3, 1)
+
+
+def test_ladder():
+    assert ladder(1) == (1,)
+    assert ladder(20) == (1, 2, 3, 4, 6, 8, 12, 16, 20)
+
+
+# One service
+
+
+def test_nothing_arrives_nothing_waits():
+    choice = choose(service())
+    assert choice.configuration == Configuration(500, 1, 1, 1)
+    assert choice.reasons.bound is Bound.FLOOR
+    assert choice.reasons.smaller is None
+    assert choice.reasons.expected_misses == 0
+
+
+def test_a_host_below_the_floor():
+    assert choose(service(), host=300).configuration == Configuration(300, 1, 1, 1)
+
+
+def test_throughput_asks_for_instances_not_threads():
+    choice = choose(service(arriving=demand(30)))
+    assert choice.configuration.threads == 1
+    assert choice.configuration.instances == 4
+    assert choice.configuration.max_batch == 1
+    assert choice.reasons.bound is Bound.THROUGHPUT
+    assert choice.reasons.utilisation <= SETTINGS.max_utilisation
+    assert choice.reasons.smaller.cpu_millicores < choice.configuration.cpu_millicores
+
+
+def test_throughput_asks_for_batches_where_they_pay():
+    choice = choose(service(BATCHING, demand(20)))
+    assert choice.configuration.max_batch > 1
+    assert (
+        choice.configuration.cpu_millicores
+        < choose(service(arriving=demand(20))).configuration.cpu_millicores
+    )
+
+
+def test_batch_limits_that_batches_do_not_grow_to_are_not_chosen():
+    queue = [(0.5, 1)] * 40
+    assert choose(service(queue=queue)).configuration.max_batch <= 2
+
+
+def test_the_overhead_of_requests_counts():
+    cheap = choose(service(SMALL, demand(100), request_overhead_s=0.0)).configuration
+    dear = choose(service(SMALL, demand(100), request_overhead_s=0.005)).configuration
+    assert dear.cpu_millicores >= cheap.cpu_millicores + 400
+
+
+def test_tight_budgets_ask_for_threads():
+    choice = choose(service(arriving=demand(2, budget_s=0.09)))
+    assert choice.configuration.threads > 1
+    assert choice.reasons.bound is Bound.BUDGET
+    assert choice.reasons.expected_misses < 0.5
+
+
+def test_budgets_that_nothing_can_meet_cost_nothing():
+    assert (
+        choose(service(arriving=demand(2, budget_s=0.01))).configuration
+        == choose(service(arriving=demand(2))).configuration
+    )
+
+
+def test_budgets_below_one_core_are_met_through_throttling():
+    tight = choose(service(SMALL, demand(5, budget_s=0.020))).configuration
+    loose = choose(service(SMALL, demand(5, budget_s=0.200))).configuration
+    assert loose.cpu_millicores == 500
+    assert tight.cpu_millicores > 500
+
+
+def test_what_waits_is_saved():
+    queue = [(0.35, 1)] * 9  # three instances in three rounds of 0.1 s and contention
+    choice = choose(service(queue=queue))
+    assert choice.reasons.bound is Bound.QUEUE
+    assert choice.reasons.expected_misses == 0
+    assert choice.configuration.instances * choice.configuration.threads >= 3
+
+
+def test_what_runs_is_in_the_way():
+    free = choose(service(queue=[(0.25, 1)] * 2)).configuration
+    busy = choose(service(queue=[(0.25, 1)] * 2, running=[(0.0, 1)] * 2)).configuration
+    assert busy.cpu_millicores > free.cpu_millicores
+
+
+def test_what_nothing_can_save_costs_nothing():
+    assert choose(service(queue=[(0.001, 1)] * 50)).configuration.cpu_millicores == 500
+
+
+def test_overload_takes_the_shape_with_the_fewest_misses():
+    choice = choose(service(arriving=demand(200)), host=4200)
+    assert choice.configuration.cpu_millicores == 4100
+    assert (choice.configuration.instances, choice.configuration.threads) == (4, 1)
+    assert choice.reasons.utilisation > 1
+    assert choice.reasons.expected_misses > 150
+
+
+def test_requests_of_several_rows():
+    one = choose(service(arriving=demand(20, rows=1.0)))
+    four = choose(service(arriving=demand(5, rows=4.0)))
+    assert four.configuration.cpu_millicores == one.configuration.cpu_millicores
+    assert four.reasons.utilisation == pytest.approx(one.reasons.utilisation, rel=0.15)
+
+
+def test_a_change_of_shape_must_be_worth_it():
+    state = service(arriving=demand(30))
+    best = choose(state).configuration
+    other = replace(best, max_batch=best.max_batch + 1)
+    assert choose(replace(state, current=best)).configuration == best
+    assert choose(replace(state, current=other)).configuration == other
+    assert choose(replace(state, current=replace(best, max_batch=64))).configuration == best
+
+
+def test_memory_is_that_of_all_slots_and_never_below_the_peak():
+    state = service(arriving=demand(30), memory_base_bytes=1000, memory_per_row_bytes=10)
+    assert choose(state).configuration.memory_bytes == 1000 + 4 * 10
+    assert choose(replace(state, memory_peak_bytes=5000)).configuration.memory_bytes == 5000
+
+
+def test_a_model_never_seen_is_planned():
+    choice = choose(service(LatencyModel(), demand(15, budget_s=1.0)))
+    assert choice.configuration.cpu_millicores >= 2000
+
+
+RATES = st.floats(0.5, 60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rate=RATES, less=st.floats(0.3, 1.0), budget_s=st.floats(0.25, 2.0), more=st.floats(1.0, 3.0))
+def test_less_demand_or_looser_budgets_never_take_more(rate, less, budget_s, more):
+    limits = Limits(max_batch=1)
+
+    def cpu(arriving: DemandEstimate) -> int:
+        return choose(service(arriving=arriving, limits=limits)).configuration.cpu_millicores
+
+    here = cpu(demand(rate, budget_s))
+    assert cpu(demand(rate * less, budget_s)) <= here
+    assert cpu(demand(rate, budget_s * more)) <= here
+
+
+# Several services
+
+
+def brute_force(states, host) -> float:
+    """Least cost over all configurations of all services, with nothing pruned."""
+    priced = []
+    for state in states:
+        candidates = operations(state, host, SETTINGS.max_utilisation)
+        queue = Queue.of(state)
+        most = max(c.shape.millicores for c in candidates)
+        lost = min(queue.misses(c.shape, c.batch) for c in candidates if c.shape.millicores == most)
+        prices = []
+        for candidate, late_rate in zip(candidates, late(state.demand, candidates), strict=True):
+            queued = max(0, queue.misses(candidate.shape, candidate.batch) - lost)
+            misses = candidate.shed + late_rate + queued
+            cost = (
+                candidate.shape.millicores
+                + SETTINGS.batch_cost_millicores * candidate.batch
+                + SETTINGS.switch_cost_millicores
+                + SETTINGS.miss_cost_millicores * state.weight * misses
+            )
+            prices.append((candidate.shape.millicores, cost))
+        priced.append(prices)
+    return min(
+        sum(cost for _, cost in chosen)
+        for chosen in product(*priced)
+        if sum(millicores for millicores, _ in chosen) <= host
+    )
+
+
+STATES = st.builds(
+    lambda latency, rate, budget_s, queue, weight: service(
+        latency,
+        demand(rate, budget_s),
+        queue=sorted(queue),
+        weight=weight,
+        limits=Limits(300, 64_000, 3, 2, 2),
+    ),
+    st.sampled_from([CONV, BATCHING, SMALL]),
+    st.floats(0, 40),
+    st.sampled_from([None, 0.1, 0.3, 1.0]),
+    st.lists(st.tuples(st.floats(0.05, 1.0), st.integers(1, 2)), max_size=8),
+    st.sampled_from([0.5, 1.0, 4.0]),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(states=st.lists(STATES, min_size=1, max_size=2), host=st.integers(600, 6000))
+def test_a_plan_costs_what_brute_force_finds(states, host):
+    assume(sum(min(300, host) for _ in states) <= host)
+    planned = plan(states, host, PLENTY, SETTINGS)
+    cost = sum(
+        a.configuration.cpu_millicores
+        + SETTINGS.batch_cost_millicores * a.configuration.max_batch
+        + SETTINGS.switch_cost_millicores
+        + SETTINGS.miss_cost_millicores * state.weight * a.reasons.expected_misses
+        for state, a in zip(states, planned.assignments, strict=True)
+    )
+    assert planned.status is SolverStatus.OPTIMAL
+    assert sum(a.configuration.cpu_millicores for a in planned.assignments) <= host
+    assert cost == pytest.approx(brute_force(states, host), abs=0.1)
+
+
+def test_no_services():
+    assert plan([], HOST, PLENTY, SETTINGS).assignments == ()
+
+
+def test_services_that_fit_get_what_they_get_alone():
+    states = [service(arriving=demand(30)), service(arriving=demand(5))]
+    planned = plan(states, HOST, PLENTY, SETTINGS)
+    assert [a.configuration for a in planned.assignments] == [choose(s).configuration for s in states]
+    assert not planned.host_full
+
+
+def test_on_a_full_host_weight_decides():
+    state = service(arriving=demand(30))
+    planned = plan([state, replace(state, weight=10.0)], 5000, PLENTY, SETTINGS)
+    light, heavy = planned.assignments
+    assert planned.host_full
+    assert heavy.configuration == choose(state).configuration
+    assert light.configuration.cpu_millicores <= 5000 - heavy.configuration.cpu_millicores
+    assert light.reasons.bound is Bound.HOST
+    assert heavy.reasons.bound is Bound.THROUGHPUT
+
+
+def test_memory_is_shared_too():
+    state = service(arriving=demand(30), memory_base_bytes=100, memory_per_row_bytes=50)
+    planned = plan([state, state], HOST, 300, SETTINGS)
+    assert sum(a.configuration.memory_bytes for a in planned.assignments) <= 300
+    assert planned.host_full
+
+
+def test_floors_that_do_not_fit_together():
+    planned = plan([service(arriving=demand(30))] * 5, 1700, PLENTY, SETTINGS)
+    assert planned.status is SolverStatus.OVERCOMMITTED
+    assert planned.host_full
+    assert all(a.configuration.cpu_millicores == 500 for a in planned.assignments)
