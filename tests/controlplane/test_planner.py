@@ -1,8 +1,10 @@
 """The planner: against brute force, and choice by choice."""
 
+import heapq
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -267,6 +269,28 @@ def test_less_demand_or_looser_budgets_never_take_more(rate, less, budget_s, mor
     here = cpu(demand(rate, budget_s))
     assert cpu(demand(rate * less, budget_s)) <= here
     assert cpu(demand(rate, budget_s * more)) <= here
+
+
+@pytest.mark.parametrize("instances", [1, 2, 4])
+@pytest.mark.parametrize("load", [0.3, 0.6, 0.85])
+@pytest.mark.parametrize("slack", [0.5, 1.0, 3.0])
+def test_late_arrivals_are_those_of_a_simulation(instances, load, slack):
+    millicores = 1000 * instances + 100
+    only = Limits(millicores, millicores, instances, 1, 1)
+    (idle,) = [c for c in operations(service(limits=only), HOST, 0.9) if c.shape.instances == instances]
+    rate = load * instances / idle.mean_s
+    budget_s = idle.mean_s * (1 + slack)
+    state = service(arriving=demand(rate, budget_s), limits=only)
+    candidates = [c for c in operations(state, HOST, 0.9) if c.shape.instances == instances]
+
+    arrivals = np.cumsum(np.random.default_rng(1).exponential(1 / rate, 20_000))
+    free_at = [0.0] * instances
+    missed = 0
+    for at in arrivals:
+        end = max(at, free_at[0]) + idle.mean_s
+        heapq.heapreplace(free_at, end)
+        missed += end > at + budget_s
+    assert late(state.demand, candidates)[0] / rate == pytest.approx(missed / len(arrivals), abs=0.07)
 
 
 # Several services
