@@ -85,6 +85,39 @@ class BandwidthTrace:
         return self._bytes[piece] + (t - self._time_s[piece]) * self.bytes_per_s[piece]
 
 
+@dataclass(slots=True)
+class ByteClock:
+    """What one link may have carried by now; it owns no clock, and times are those of the trace.
+
+    Runs from the first byte on. A pause of the sender shorter than `idle_s` does not stop it: on a busy machine
+    that is the machine's doing, and the link catches up. After a longer one the unused time is lost, as on a
+    real link.
+    """
+
+    trace: BandwidthTrace
+    idle_s: float
+    carried: int = 0
+    start_s: float | None = None
+    empty_since_s: float = 0.0
+
+    def begin(self, now_s: float) -> None:
+        """Note that bytes arrived where none were waiting."""
+        if self.start_s is None or now_s - self.empty_since_s >= self.idle_s:
+            self.start_s, self.carried = now_s, 0
+
+    def get_credit(self, now_s: float) -> int:
+        """Bytes that may go now."""
+        if self.start_s is None:
+            return 0
+        return int(self.trace.delivered(self.start_s, now_s)) - self.carried
+
+    def carry(self, size: int, now_s: float, *, empty: bool) -> None:
+        """Note that `size` bytes went, and whether that was all there were."""
+        self.carried += size
+        if empty:
+            self.empty_since_s = now_s
+
+
 def synthetic(seed: int, seconds: int) -> BandwidthTrace:
     """Make up a 4G link, one piece a second, as moving people see it: mean about 3.4 MB/s, down to nothing.
 

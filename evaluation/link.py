@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from evaluation.bandwidth import BandwidthTrace
+from evaluation.bandwidth import BandwidthTrace, ByteClock
 
 _TICK_S = 0.005  # how often waiting bytes are looked at; how much of them may go follows from the clock alone
 _READ_AHEAD = 128 * 1024  # bytes taken from one client before it feels that the link is slow
@@ -18,39 +18,6 @@ _RECEIVE_BUFFER = (
 )  # the kernel's own read-ahead; less makes loopback, with its 64 KB segments, stutter
 _QUANTUM = 16 * 1024  # what one connection may send before the next has its turn, on a shared link
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
-
-
-@dataclass(slots=True)
-class ByteClock:
-    """What one link may have carried by now; it owns no clock, and times are those of the trace.
-
-    Runs from the first byte on. A pause of the sender shorter than `idle_s` does not stop it: on a busy machine
-    that is the machine's doing, and the link catches up. After a longer one the unused time is lost, as on a
-    real link.
-    """
-
-    trace: BandwidthTrace
-    idle_s: float
-    carried: int = 0
-    start_s: float | None = None
-    empty_since_s: float = 0.0
-
-    def begin(self, now_s: float) -> None:
-        """Note that bytes arrived where none were waiting."""
-        if self.start_s is None or now_s - self.empty_since_s >= self.idle_s:
-            self.start_s, self.carried = now_s, 0
-
-    def get_credit(self, now_s: float) -> int:
-        """Bytes that may go now."""
-        if self.start_s is None:
-            return 0
-        return int(self.trace.delivered(self.start_s, now_s)) - self.carried
-
-    def carry(self, size: int, now_s: float, *, empty: bool) -> None:
-        """Note that `size` bytes went, and whether that was all there were."""
-        self.carried += size
-        if empty:
-            self.empty_since_s = now_s
 
 
 @dataclass(eq=False, slots=True)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.bandwidth import BandwidthTrace
-from evaluation.link import ByteClock, Links
+from evaluation.bandwidth import BandwidthTrace, ByteClock
+from evaluation.link import Links
 
 UNEVEN = BandwidthTrace((0.05, 0.1, 0.05), (4e6, 0.0, 1e6))
 

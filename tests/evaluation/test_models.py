@@ -54,6 +54,21 @@ def test_different_pictures_have_clearly_different_answers(vision):
         assert np.abs(one - other).max() > 0.01
 
 
+def test_answers_are_compared_beyond_rounding_and_not_beyond_meaning(vision, magika):
+    one, other = (models.run(vision, next(models.pictures(seed))[None]) for seed in (5, 6))
+    assert models.same_probabilities(one, one * np.float32(1.001))
+    assert not models.same_probabilities(one, other)
+    python, html = (
+        models.run(magika, models.features(content)[None])
+        for content in (
+            b"import os\n\ndef f(x):\n    return os.path.join(x)\n" * 9,
+            b"<html><body><p>Hello</p></body></html>" * 9,
+        )
+    )
+    assert models.same_label(python, python * np.float32(1.001))
+    assert not models.same_label(python, html)
+
+
 def test_pictures_are_those_of_cameras():
     sample = list(itertools.islice(models.pictures(seed=3), 60))
     assert {picture.shape for picture in sample} == {(side, side, 3) for side in models.SIDES}
