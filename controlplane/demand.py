@@ -10,7 +10,6 @@ Z = 1.28
 BUDGET_HORIZON_S = 60.0
 DISPERSION_HORIZON_S = 60.0
 DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always part of the estimate
-SETTLED_S = 5.0  # observation before a rate is something to deviate from
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
 SUPPORT = 20  # most points of the budget distribution
 
@@ -67,6 +66,7 @@ class Demand:
         self._requests = tuple(_Average(horizon) for horizon in HORIZONS_S)
         self._rows = _Average(HORIZONS_S[-1])
         self._budgets: dict[float, float] = {}
+        self._last = (0.0, 0)  # window in seconds, arrivals
         self._deviation = 0.0
         self._expected = 0.0
 
@@ -83,7 +83,7 @@ class Demand:
         # Windows that were lost make the others no younger.
         elapsed_s = max(window_s, now - self._recorded_at)
         self._recorded_at = now
-        self._disperse(window_s, arrivals)
+        self._disperse(window_s, elapsed_s, arrivals)
         for average in self._requests:
             average.add(window_s, elapsed_s, arrivals)
         self._rows.add(window_s, elapsed_s, rows)
@@ -130,15 +130,21 @@ class Demand:
         kept = sum(share for _, share in points)
         return tuple((s, share / kept) for s, share in points)
 
-    def _disperse(self, window_s: float, arrivals: int) -> None:
-        """Follow (count − expected)² and expected; the expectation is from before, so it is not fitted."""
-        steady = self._requests[-1]
-        if steady.observed_s < SETTLED_S:
+    def _disperse(self, window_s: float, elapsed_s: float, arrivals: int) -> None:
+        """Follow half the squared difference of successive counts, and their mean; equal for Poisson.
+
+        Differences see what is short beside a window, and a change of the rate only once; the cap keeps that
+        once small.
+        """
+        last_s, last = self._last
+        self._last = window_s, arrivals
+        if last_s <= 0:
             return
-        expected = steady.rate * window_s
-        keep = math.exp(-window_s / DISPERSION_HORIZON_S)
-        self._deviation = self._deviation * keep + (arrivals - expected) ** 2
-        self._expected = self._expected * keep + expected
+        mean = (arrivals + last) / 2
+        squared = (arrivals / window_s - last / last_s) ** 2 * window_s * last_s / 2
+        keep = math.exp(-elapsed_s / DISPERSION_HORIZON_S)
+        self._deviation = self._deviation * keep + min(squared, MAX_DISPERSION * mean)
+        self._expected = self._expected * keep + mean
 
     def _dispersion(self) -> float:
         ratio = (self._deviation + DISPERSION_PRIOR) / (self._expected + DISPERSION_PRIOR)

@@ -161,21 +161,21 @@ def solve(
     smallest = tuple(_least([(choice.cpu, choice.cost) for choice in menu]) for menu in menus)
     overcommitted = Solution(smallest, SolverStatus.OVERCOMMITTED)
 
+    costs = [[_scaled(choice.cost) for choice in menu] for menu in menus]
     # Of near-equal services CP-SAT finds the optimum in milliseconds and takes seconds to prove it. Without the
     # memory constraint dynamic programming is exact: its value is a bound, and most often its choice the optimum.
+    relaxed = _without_memory(menus, costs, host_cpu)
+    if relaxed is None:
+        return overcommitted
     model = cp_model.CpModel()
     picks = [[model.new_bool_var("") for _ in menu] for menu in menus]
     for row in picks:
         model.add_exactly_one(row)
     flat = [pick for row in picks for pick in row]
     items = [choice for menu in menus for choice in menu]
-    costs = [[_scaled(choice.cost) for choice in menu] for menu in menus]
     total = cp_model.LinearExpr.weighted_sum(flat, [cost for row in costs for cost in row])
     model.add(cp_model.LinearExpr.weighted_sum(flat, [choice.cpu for choice in items]) <= host_cpu)
     model.add(cp_model.LinearExpr.weighted_sum(flat, [choice.memory for choice in items]) <= host_memory)
-    relaxed = _without_memory(menus, costs, host_cpu)
-    if relaxed is None:
-        return overcommitted
     model.add(total >= sum(row[index] for row, index in zip(costs, relaxed, strict=True)))
     for row, hinted in zip(picks, relaxed, strict=True):
         for index, pick in enumerate(row):
