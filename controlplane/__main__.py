@@ -59,6 +59,7 @@ async def serve(config: Config, store: Store) -> None:
         host_millicores(config), host_memory_bytes(config), config.planner.request_overhead_ms / 1000
     )
     fleet.policies.update(config.services)
+    fleet.paused = config.governor.paused
     registry.register(FleetCollector(fleet))
     actuator = actuators.make(config.actuator)
     control = ControlLoop(config, fleet, actuator, store, Metrics(registry), clock)

@@ -50,6 +50,7 @@ class Planner(Section, frozen=True, kw_only=True):
 class Governor(Section, frozen=True, kw_only=True):
     """When a plan is put in force: growth at once, a shrink after it held."""
 
+    paused: bool = False  # observe and plan only, until resumed
     shrink_hold_s: Annotated[float, Meta(ge=0)] = 4.0
     dead_band_millicores: NonNegative = 100
     ack_timeout_s: Seconds = 2.0

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controlplane.config import ActuatorKind
 from core.cgroup import Cgroup, CgroupError, usable_parent
-from protos import control_pb2, control_pb2_grpc
+from evaluation.admin import Admin
 
 _START_S = 60.0
 _STOP_S = 15.0
@@ -62,14 +62,18 @@ class Embedded:
     Files, logs included, go to `directory`. Raises StartError.
     """
 
-    def __init__(self, directory: Path, workers: Sequence[WorkerSpec], host_millicores: int) -> None:
+    def __init__(
+        self, directory: Path, workers: Sequence[WorkerSpec], host_millicores: int, *, paused: bool = False
+    ) -> None:
         self._directory = directory
         self._specs = workers
         self._host_millicores = host_millicores
+        self._paused = paused
         self._processes: list[_Process] = []
         self._groups: list[Cgroup] = []
         self.kind, self._parent = actuator_kind()
         self.control_address = f"127.0.0.1:{_free_port()}"
+        self.admin = Admin(self.control_address)
         self.addresses = {spec.service: f"127.0.0.1:{_free_port()}" for spec in workers}
 
     async def __aenter__(self) -> Self:
@@ -89,16 +93,6 @@ class Embedded:
     ) -> None:
         await self._stop()
 
-    async def fleet(self) -> control_pb2.Fleet:
-        """What the control plane believes now."""
-        async with grpc.aio.insecure_channel(self.control_address) as channel:
-            return await control_pb2_grpc.AdminStub(channel).GetFleet(control_pb2.GetFleetRequest())
-
-    async def pause(self) -> None:
-        """Let the control plane watch only."""
-        async with grpc.aio.insecure_channel(self.control_address) as channel:
-            await control_pb2_grpc.AdminStub(channel).Pause(control_pb2.PauseRequest())
-
     async def _start(self) -> None:
         root = None
         if self._parent is not None:
@@ -108,6 +102,7 @@ class Embedded:
         config.write_text(
             f'[server]\nlisten = "{self.control_address}"\nmetrics_listen = ""\n'
             f"[host]\nmillicores = {self._host_millicores}\n"
+            f"[governor]\npaused = {str(self._paused).lower()}\n"
             f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
         )
         control = await self._spawn("control", "controlplane", config, None)
@@ -180,10 +175,13 @@ class Embedded:
         wanted = {spec.service for spec in self._specs}
         try:
             async with asyncio.timeout(_START_S):
-                while {w.service for w in (await self.fleet()).workers if w.state == "serving"} != wanted:
+                while await self._serving_services() != wanted:  # noqa: ASYNC110 - in another process
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise StartError(f"workers: not attached after {_START_S:.0f} s") from None
+
+    async def _serving_services(self) -> set[str]:
+        return {worker.service for worker in (await self.admin.fleet()).workers if worker.state == "serving"}
 
     async def _stop(self) -> None:
         # Workers first: the control plane would otherwise put back allocations of what is about to end.

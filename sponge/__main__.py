@@ -1,0 +1,117 @@
+"""The `sponge` command."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_CONTROL = "127.0.0.1:8500"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; exit code 2 and one line for what the user can mend, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="sponge", description="Inference serving that meets each request's own deadline."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands.add_parser("demo", help="two models under real load, here and now; about two minutes"))
+    _add_top(commands.add_parser("top", help="the fleet, live"))
+    _add_models(commands.add_parser("models", help="write the demo's model files"))
+    _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
+    parsed = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except KeyboardInterrupt:
+        print("sponge: interrupted; everything it started is stopped", file=sys.stderr)
+        return 130
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    _add_load(parser)
+    parser.add_argument("--output", type=Path, default=Path("demo-report"), help="default: demo-report")
+    parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
+    parser.set_defaults(run=_demo)
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bandwidth", type=Path, metavar="FILE", help="log to emulate; default: synthetic 4G"
+    )
+    parser.add_argument("--seconds", type=_seconds, default=40.0, help="length of one run; default: 40")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--models", type=Path, default=_cache(), help=f"default: {_cache()}")
+
+
+def _add_top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS")
+    parser.add_argument("--once", action="store_true", help="print one frame and exit")
+    parser.set_defaults(run=_top)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path)
+    parser.set_defaults(run=_models)
+
+
+def _add_traffic(parser: argparse.ArgumentParser) -> None:
+    _add_load(parser)
+    parser.add_argument("--vision", default="127.0.0.1:8001", metavar="HOST:PORT")
+    parser.add_argument("--magika", default="127.0.0.1:8011", metavar="HOST:PORT")
+    parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    parser.add_argument("--output", type=Path, help="directory for a report; default: none")
+    parser.set_defaults(run=_traffic, seconds=100.0)
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from evaluation import demo
+    from sponge import show
+
+    options = demo.Options(parsed.models, parsed.output, parsed.bandwidth, parsed.seconds, parsed.seed)
+    return show.measured(lambda progress: demo.run(options, progress), parsed.output, as_json=parsed.json)
+
+
+def _traffic(parsed: argparse.Namespace) -> int:
+    from evaluation import traffic
+    from sponge import show
+
+    options = traffic.Options(
+        models=parsed.models,
+        addresses={"vision": parsed.vision, "magika": parsed.magika},
+        control=parsed.control,
+        bandwidth=parsed.bandwidth,
+        seconds=parsed.seconds,
+        seed=parsed.seed,
+    )
+    return show.measured(lambda progress: traffic.run(options, progress), parsed.output, as_json=False)
+
+
+def _top(parsed: argparse.Namespace) -> int:
+    from sponge import top
+
+    return top.run(parsed.control, parsed.interval, parsed.once)
+
+
+def _models(parsed: argparse.Namespace) -> int:
+    from evaluation import scenario
+
+    scenario.build_models(parsed.directory)
+    return 0
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "sponge" / "models"
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, got {text}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
