@@ -57,7 +57,7 @@ class ControlLoop:
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
         self._progress = asyncio.Event()
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Plan every interval, and at once on distress; until cancelled."""
@@ -85,6 +85,9 @@ class ControlLoop:
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; a stream it had before is forgotten."""
+        # A write for a predecessor in the same container may still be on its way.
+        while (write := self._writes.get(_owner(hello))) is not None:
+            await asyncio.wait([write])
         quota = await self._read_quota(hello)
         now = self._clock()
         resize = Resize(hello.allocation.cpu_millicores, self._config.governor.ack_timeout_s)
@@ -220,25 +223,30 @@ class ControlLoop:
                         )
                     )
                 case SetQuota(cpu_millicores, memory_bytes):
-                    write = asyncio.create_task(self._write(session, Quota(cpu_millicores, memory_bytes)))
-                    self._writes.add(write)
-                    write.add_done_callback(self._writes.discard)
+                    # A resize has one write out at most.
+                    self._writes[_owner(session.worker.hello)] = asyncio.create_task(
+                        self._write(session, Quota(cpu_millicores, memory_bytes))
+                    )
 
     async def _write(self, session: Session, quota: Quota) -> None:
         worker = session.worker
         began = time.perf_counter()
         try:
-            await self.actuator.write(_ref(worker.hello), quota)
+            try:
+                await self.actuator.write(_ref(worker.hello), quota)
+            finally:
+                del self._writes[_owner(worker.hello)]
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self.actuator.kind).inc()
             self._complain(session, "quota not written", str(error))
-            self._perform(session, worker.resize.quota_failed(self._clock()))
-            return
-        self._metrics.actuation_seconds.observe(time.perf_counter() - began)
-        session.complained_of.clear()
-        self._perform(
-            session, worker.resize.quota_written(quota.cpu_millicores, quota.memory_bytes, self._clock())
-        )
+            actions = worker.resize.quota_failed(self._clock())
+        else:
+            self._metrics.actuation_seconds.observe(time.perf_counter() - began)
+            session.complained_of.clear()
+            actions = worker.resize.quota_written(quota.cpu_millicores, quota.memory_bytes, self._clock())
+        # What is left of a worker that has gone meanwhile is its successor's to decide.
+        if self._sessions.get(worker.worker_id) is session:
+            self._perform(session, actions)
 
     async def _read_quota(self, hello: control_pb2.Hello) -> Quota | None:
         try:
@@ -253,6 +261,11 @@ class ControlLoop:
         if text not in session.complained_of:
             session.complained_of.add(text)
             log.warning(event, worker=session.worker.worker_id, service=session.worker.service, error=text)
+
+
+def _owner(hello: control_pb2.Hello) -> str:
+    """What a quota belongs to: outlives the worker process where that is in a container or a group."""
+    return hello.container_id or hello.cgroup_path or hello.worker_id
 
 
 def _ref(hello: control_pb2.Hello) -> WorkerRef:

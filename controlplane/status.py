@@ -19,7 +19,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
     memory = config.actuator.resize_memory
     return ServiceState(
         name=worker.service,
-        latency=worker.latency,
+        latency=worker.latency.snapshot(),
         demand=worker.demand.estimate(),
         limits=Limits(
             min_millicores=policy.min_millicores,
