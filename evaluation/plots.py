@@ -185,7 +185,7 @@ def _latency(panel: Any, run: Run, result: Result, service: str) -> None:
     kinds = (
         ("on time", "on-time", "o", _thinned([row for row in rows if row.outcome is Outcome.ON_TIME])),
         ("dead", "dead", "x", [row for row in rows if row.outcome is Outcome.DEAD]),
-        ("no answer", "unanswered", "x", [row for row in rows if _unanswered(row)]),
+        ("no right answer", "unanswered", "x", [row for row in rows if _unanswered(row)]),
         ("late", "late", "^", [row for row in rows if row.outcome is Outcome.LATE and not _unanswered(row)]),
     )
     for name, role, mark, part in kinds:

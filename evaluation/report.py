@@ -32,7 +32,7 @@ _WHAT = (
 
 _LEGEND = (
     "Dashed: in the latency panels the SLO; in that of budgets the fastest execution of one row, with less than"
-    " which nothing is on time. Requests without an answer are drawn above all others, budgets far below zero at"
+    " which nothing is on time. Requests without a right answer are drawn above all others, budgets far below zero at"
     f" the lower edge. Of requests on time at most {plots.MOST_DOTS} are drawn, of the others all."
 )
 
@@ -221,7 +221,7 @@ a { color: var(--sponge); }
 <div class="cards">$cards</div>
 <h2>In numbers</h2>
 <div class="wide">$table</div>
-<p class="soft">Percentiles are end to end, over all requests offered, those without an answer as ∞. $notes.</p>
+<p class="soft">Percentiles are end to end, over all requests offered, those without a right answer as ∞. $notes.</p>
 <h2>Over time</h2>
 <p class="soft">$legend</p>
 <div class="figures">$figures</div>

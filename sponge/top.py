@@ -48,14 +48,13 @@ def run(address: str, interval_s: float = 1.0, once: bool = False) -> int:
     """
     console = Console()
     options = (("grpc.max_reconnect_backoff_ms", 1000), ("grpc.min_reconnect_backoff_ms", 200))
-    with grpc.insecure_channel(address, options) as channel:
+    with grpc.insecure_channel(address, options) as channel, contextlib.suppress(KeyboardInterrupt):
         admin = control_pb2_grpc.AdminStub(channel)
         view = _observe(admin, View(address, None), silent_s=0.0)
         if once:
             console.print(render(view, console.width))
             return 1 if view.error else 0
-        with contextlib.suppress(KeyboardInterrupt):
-            _watch(admin, view, console, interval_s)
+        _watch(admin, view, console, interval_s)
     return 0
 
 
