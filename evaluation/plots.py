@@ -166,7 +166,7 @@ def _budget(panel: Any, run: Run, result: Result, service: str) -> None:
     rows = _judged(run, result, service)
     dead = [row for row in rows if row.outcome is Outcome.DEAD]
     living = _thinned([row for row in rows if row.outcome is not Outcome.DEAD])
-    for part, name, role, mark in ((living, "alive", "on-time", "o"), (dead, "dead", "dead", "x")):
+    for part, name, role, mark in ((living, "alive", "on-time", "o"), (dead, "dead", "dead", "+")):
         budgets = [max(row.budget_on_arrival_ms, floor) for row in part]
         _dots(panel, [row.scheduled_s for row in part], budgets, role, mark, name)
     _line(panel, minimum_ms, "fastest execution")
@@ -184,7 +184,7 @@ def _latency(panel: Any, run: Run, result: Result, service: str) -> None:
     lost_at = 1.6 * max([slo_ms, *finite])
     kinds = (
         ("on time", "on-time", "o", _thinned([row for row in rows if row.outcome is Outcome.ON_TIME])),
-        ("dead", "dead", "x", [row for row in rows if row.outcome is Outcome.DEAD]),
+        ("dead", "dead", "+", [row for row in rows if row.outcome is Outcome.DEAD]),
         ("no right answer", "unanswered", "x", [row for row in rows if _unanswered(row)]),
         ("late", "late", "^", [row for row in rows if row.outcome is Outcome.LATE and not _unanswered(row)]),
     )

@@ -1,7 +1,5 @@
 """`sponge top`: the fleet as the control plane sees it, live in a terminal."""
 
-# ruff: noqa: RUF001  # × is what shapes are written with
-
 import contextlib
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The live view, against an Admin service over loopback."""
 
-# ruff: noqa: RUF001  # × is what shapes are written with
-
 import asyncio
 import io
 import os
