@@ -205,7 +205,7 @@ class Batcher:
         """
         first = lane[0]
         idle = self.shape.instances - len(self._running)
-        limit = min(self.shape.max_batch, -(-lane.rows // idle))
+        share = -(-len(lane) // idle)
         sure = now + self.times.high(first.rows) <= deadline
         duration = self.times.high if sure else self.times.mean
         batch = [first]
@@ -214,7 +214,7 @@ class Batcher:
         for request in lane:
             if request is first or request.shape_key != first.shape_key:
                 continue
-            if rows + request.rows > limit:
+            if len(batch) == share or rows + request.rows > self.shape.max_batch:
                 break
             deadline = min(deadline, request.deadline_at) if lane is self._live else deadline
             if now + duration(rows + request.rows) > deadline:
