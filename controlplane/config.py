@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from core.config import ConfigError, Section, load
+from core.config import ConfigError, LogLevel, Section, load
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -106,7 +106,7 @@ class Config(Section, frozen=True, kw_only=True):
     actuator: Actuator = msgspec.field(default_factory=Actuator)
     store: Store = msgspec.field(default_factory=Store)
     services: dict[str, ServicePolicy] = {}
-    log_level: str = "info"
+    log_level: LogLevel = "info"
 
 
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _LOCATION = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<key>[^`]*)`)?$", re.DOTALL)
 

@@ -20,6 +20,8 @@ from typing import Any, Self, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from core.cgroup import Cgroup
+
 # How long anything may take on the slowest machine; only a failing test ever waits for so long.
 PATIENCE_S = 60.0
 
@@ -73,11 +75,27 @@ class Process:
     log: Path
 
     @classmethod
-    def start(cls, module: str, *arguments: str | Path, log: Path, environ: Mapping[str, str] = {}) -> Self:
-        """Start the module with this interpreter."""
+    def start(
+        cls,
+        module: str,
+        *arguments: str | Path,
+        log: Path,
+        environ: Mapping[str, str] = {},
+        group: Cgroup | None = None,
+    ) -> Self:
+        """Start the module with this interpreter, in a control group if one is given."""
+        # The shell waits for a line, and becomes the process only when it is where it belongs.
+        command = ["sh", "-c", 'read -r go && exec "$@"', "sh", sys.executable, "-m", module, *arguments]
         with log.open("wb") as stderr:
-            command = [sys.executable, "-m", module, *map(str, arguments)]
-            return cls(subprocess.Popen(command, stderr=stderr, env={**os.environ, **environ}), log)
+            popen = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stderr=stderr, env={**os.environ, **environ}
+            )
+        if group is not None:
+            group.move(popen.pid)
+        assert popen.stdin is not None
+        popen.stdin.write(b"go\n")
+        popen.stdin.close()
+        return cls(popen, log)
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """What it has logged so far: all lines, or those of one event."""
@@ -116,9 +134,12 @@ class Process:
 
 
 @contextmanager
-def running(module: str, config: Path, environ: Mapping[str, str] = {}) -> Iterator[Process]:
+def running(
+    module: str, config: Path, environ: Mapping[str, str] = {}, group: Cgroup | None = None
+) -> Iterator[Process]:
     """Run `python -m <module> --config <config>` until the block ends."""
-    process = Process.start(module, "--config", config, log=config.with_suffix(".log"), environ=environ)
+    log = config.with_suffix(".log")
+    process = Process.start(module, "--config", config, log=log, environ=environ, group=group)
     try:
         yield process
     finally:
@@ -147,7 +168,9 @@ class Worker:
 
 
 @contextmanager
-def worker(directory: Path, model: Path, *, serving: bool = True, **sections: Any) -> Iterator[Worker]:
+def worker(
+    directory: Path, model: Path, *, serving: bool = True, group: Cgroup | None = None, **sections: Any
+) -> Iterator[Worker]:
     """Run a data plane for `model` on free ports until the block ends.
 
     `sections` are those of worker.toml; a service without an SLO promises ten seconds. Waits until it serves,
@@ -164,7 +187,7 @@ def worker(directory: Path, model: Path, *, serving: bool = True, **sections: An
         },
     }
     directory.mkdir(parents=True, exist_ok=True)
-    with running("dataplane", write_toml(directory / "worker.toml", config)) as process:
+    with running("dataplane", write_toml(directory / "worker.toml", config), group=group) as process:
         addresses = process.wait_for("listening")
         started = Worker(process, addresses["listen"], addresses["metrics_listen"])
         if serving:

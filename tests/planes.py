@@ -1,0 +1,97 @@
+"""A control plane as a process of its own, and a load of requests that tests can run beside it."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from processes import LOOPBACK, PATIENCE_S, Process, running, scrape, wait_serving, write_toml
+
+from protos import control_pb2, control_pb2_grpc
+from sponge.client import Client, InferenceError
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control plane that listens."""
+
+    process: Process
+    address: str
+    metrics_address: str
+
+    def fleet(self) -> control_pb2.Fleet:
+        """What it believes now."""
+        with grpc.insecure_channel(self.address) as channel:
+            admin = control_pb2_grpc.AdminStub(channel)
+            return admin.GetFleet(control_pb2.GetFleetRequest(), timeout=PATIENCE_S)
+
+    def worker(self) -> control_pb2.WorkerStatus | None:
+        """The only worker, None while none is attached."""
+        workers = self.fleet().workers
+        return workers[0] if workers else None
+
+    def metrics(self) -> dict[str, float]:
+        """Everything it tells Prometheus."""
+        return scrape(self.metrics_address)
+
+
+@contextmanager
+def control(directory: Path, listen: str = f"{LOOPBACK}:0", **sections: Any) -> Iterator[Control]:
+    """Run a control plane until the block ends; `sections` are those of control.toml."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        **sections,
+        "server": {"listen": listen, "metrics_listen": f"{LOOPBACK}:0"},
+        "actuator": {"kind": "threads", **sections.get("actuator", {})},
+    }
+    with running("controlplane", write_toml(directory / "control.toml", config)) as process:
+        addresses = process.wait_for("listening")
+        wait_serving(addresses["listen"])
+        yield Control(process, addresses["listen"], addresses["metrics_listen"])
+
+
+@dataclass
+class Load:
+    """Clients that ask one after the other, each at once after its last answer, until stopped.
+
+    `outcomes` counts answers as "OK" and failures by status.
+    """
+
+    address: str
+    model: str
+    inputs: Mapping[str, np.ndarray]
+    clients: int
+    timeout_s: float = 5.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def __enter__(self) -> Self:
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Everything but answers."""
+        return {status: count for status, count in self.outcomes.items() if status != "OK"}
+
+    def _ask(self) -> None:
+        with Client(self.address) as client:
+            while not self._stop.is_set():
+                try:
+                    client.infer(self.inputs, model=self.model, timeout_s=self.timeout_s)
+                except InferenceError as error:
+                    self.outcomes[f"{error.code.name}: {error}"] += 1
+                else:
+                    self.outcomes["OK"] += 1
