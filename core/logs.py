@@ -1,7 +1,6 @@
 """Structured logs: one line per decision or change of state, on standard error."""
 
 import logging
-import os
 import sys
 
 import structlog
@@ -11,8 +10,6 @@ from core.config import LogLevel
 
 def configure(level: LogLevel = "info") -> None:
     """Set up structlog for the process: key=value lines in a terminal, JSON lines elsewhere."""
-    # What gRPC's core has to say of an address or a peer is said by us, once; it reads this on first use.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     terminal = sys.stderr.isatty()
     renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     structlog.configure(

@@ -1,1 +1,6 @@
 """One worker process serving one ONNX model, most urgent request first."""
+
+import os
+
+# What gRPC's core has to say of an address or a peer we say ourselves, once; it reads this when imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
