@@ -9,11 +9,12 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 
 from core import logs
-from core.config import ConfigError
+from core.config import ConfigError, LogLevel
 from dataplane import config as configuration
 from dataplane import resources
 from dataplane.agent import Agent
@@ -123,7 +124,7 @@ def main() -> int:
     path = parser.parse_args().config
     try:
         config = configuration.read(path)
-        _configure_logs(config, path)
+        logs.configure(_log_level(config, path))
         engine = Engine(
             Path(config.model.path), config.model.name, config.model.version, config.model.warmup_shapes
         )
@@ -137,13 +138,12 @@ def main() -> int:
     return 0
 
 
-def _configure_logs(config: Config, path: Path) -> None:
+def _log_level(config: Config, path: Path) -> LogLevel:
     try:
-        logs.configure(config.log_level)
-    except KeyError as error:
-        raise ConfigError(
-            f"{path}: log_level: expected debug, info, warning or error, got {config.log_level!r}"
-        ) from error
+        level: LogLevel = msgspec.convert(config.log_level, LogLevel)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path}: log_level: {error}") from error
+    return level
 
 
 if __name__ == "__main__":

@@ -25,6 +25,15 @@ from protos import inference_pb2_grpc
 SERVICE = "inference.GRPCInferenceService"
 # A refusal must not be retried by the client's channel: it would only add load.
 _NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+# gRPC cancels the handler of a call that is over at its next turn.
+_CANCELLATION_S = 0.010
+# A client gives up by its own clock, which ran before ours by the way of the header and the rounding of the
+# timeout, up to 10 ms.
+_CLIENT_EARLY_S = 0.050
+
+
+class UnknownModel(Exception):
+    """A model name or version that is not the one served; the text is for the client."""
 
 
 class State(enum.Enum):
@@ -80,7 +89,10 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        await self._check_model(request.name, request.version, context)
+        try:
+            self._check_model(request.name, request.version)
+        except UnknownModel as error:
+            await context.abort(_code_of(error), str(error))
         return tensors.metadata(self._signature)
 
     async def ModelInfer(  # type: ignore[override]  # see add_to
@@ -89,32 +101,36 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         """Answer one request, beginning when its header has arrived."""
         received_at = self._clock()
         remaining_s = context.time_remaining()
-        peer = context.peer()
-        header = self._connections.header(peer, _sent_s(context), received_at)
+        header = self._connections.header(context.peer(), _sent_s(context), received_at)
         if header.uncertain:
             self._metrics.uncertain_deadline()
         try:
             message = await anext(messages, None)
+            if message is None:
+                # The stream of a call that is over just ends; its cancellation follows.
+                await asyncio.sleep(_CANCELLATION_S)
         except asyncio.CancelledError:
-            self._upload_broken(received_at, remaining_s)
+            left_s = context.time_remaining()
+            expired = left_s is not None and left_s <= _CLIENT_EARLY_S
+            self._observe(Outcome.EXPIRED_IN_UPLOAD if expired else Outcome.CANCELLED, received_at)
             raise
         finally:
-            self._connections.complete(peer, header.upload, self._clock())
-        if message is None:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: expected one message, got none")
-        await self._check_model(message.model_name, message.model_version, context)
+            self._connections.complete(context.peer(), header.upload, self._clock())
         if self.state is not State.SERVING:
             await context.abort(grpc.StatusCode.UNAVAILABLE, self.state.value)
         try:
+            if message is None:
+                raise InvalidRequest("request: expected one message, got none")
+            self._check_model(message.model_name, message.model_version)
             decoded = tensors.decode(message, self._signature)
             if decoded.rows > self._max_batch:
                 raise InvalidRequest(
                     f"inputs: expected at most {self._max_batch} rows (engine.max_batch), got {decoded.rows}"
                 )
             stated, priority = _stated(message, remaining_s, header.delay_s)
-        except InvalidRequest as error:
+        except (InvalidRequest, UnknownModel) as error:
             self._observe(Outcome.FAILED, received_at)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await context.abort(_code_of(error), str(error))
         resolved = deadline.resolve(stated, self._policy, received_at)
         request = Request(
             sequence=next(self._sequence),
@@ -135,21 +151,11 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.INTERNAL, "the model failed on this request")
         return tensors.encode(answer.outputs, decoded, self._signature, message.id)
 
-    async def _check_model(self, name: str, version: str, context: Context) -> None:
+    def _check_model(self, name: str, version: str) -> None:
         if name != self._signature.name:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"model_name: expected {self._signature.name!r}, got {name[:100]!r}",
-            )
+            raise UnknownModel(f"model_name: expected {self._signature.name!r}, got {name[:100]!r}")
         if version not in ("", self._signature.version):
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"model_version: expected {self._signature.version!r}, got {version[:100]!r}",
-            )
-
-    def _upload_broken(self, received_at: float, remaining_s: float | None) -> None:
-        over = remaining_s is not None and self._clock() - received_at >= remaining_s
-        self._observe(Outcome.EXPIRED_IN_UPLOAD if over else Outcome.CANCELLED, received_at)
+            raise UnknownModel(f"model_version: expected {self._signature.version!r}, got {version[:100]!r}")
 
     def _observe(self, outcome: Outcome, received_at: float) -> None:
         completion = Completion(outcome, 0, received_at, self._clock())
@@ -176,6 +182,10 @@ def add_to(server: grpc.aio.Server, servicer: InferenceServer) -> None:
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def _code_of(error: InvalidRequest | UnknownModel) -> grpc.StatusCode:
+    return grpc.StatusCode.NOT_FOUND if isinstance(error, UnknownModel) else grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def _refuse(unanswered: Unanswered, request: Request, now: float, context: Context) -> NoReturn:

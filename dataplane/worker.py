@@ -85,7 +85,7 @@ class Worker:
             observer.arrived(request, now)
         if now >= request.expires_at:
             self._end(request, Outcome.REFUSED, now)
-            raise Unanswered(Outcome.REFUSED, self.batcher.times.low(request.rows))
+            raise Unanswered(Outcome.REFUSED, self.batcher.times.mean(request.rows))
         if not self.batcher.add(request):
             self._end(request, Outcome.QUEUE_FULL, now)
             raise Unanswered(Outcome.QUEUE_FULL)

@@ -1,0 +1,384 @@
+"""One worker over loopback: real gRPC, a real model, clients as they come."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from protos import inference_pb2 as pb
+from tests import models, processes, spinning
+from tests.inference import infer_request, output, rows, stub
+from tests.processes import eventually
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture(scope="module")
+def scale(tmp_path_factory):
+    """A worker that doubles, with a small limit on messages."""
+    directory = tmp_path_factory.mktemp("scale")
+    with processes.worker(
+        directory, models.scale(directory / "scale.onnx"), server={"max_message_mib": 1}
+    ) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def service(scale):
+    with grpc.insecure_channel(scale.address) as channel:
+        yield stub(channel)
+
+
+@pytest.fixture(scope="module")
+def spin(tmp_path_factory):
+    """A worker of one slot that can be kept busy, and whose clients are believed."""
+    directory = tmp_path_factory.mktemp("spin")
+    with processes.worker(directory, spinning.save(directory / "spin.onnx")) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def second(spin):
+    """Spins that take about a second."""
+    return spinning.spins_per_second(spin.address)
+
+
+@pytest.fixture
+def spinner(spin):
+    with grpc.insecure_channel(spin.address) as channel:
+        yield stub(channel)
+
+
+@pytest.fixture
+def busy(spin, spinner, second):
+    """The worker's only slot is busy for a second; the call that keeps it so."""
+    call = spinner.ModelInfer.future(infer_request("spin", spinning.spins(second)))
+    eventually(lambda: spin.metrics()["sponge_worker_executions_running"])
+    yield call
+    assert call.result().model_name == "spin"
+
+
+def refused(call, *arguments, **options):
+    """The error that a call ends with."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, **options)
+    return caught.value
+
+
+class TestProtocol:
+    def test_infers_raw(self, service):
+        request = infer_request("scale", rows(3))
+        request.id = "an id"
+        response = service.ModelInfer(request)
+        np.testing.assert_array_equal(output(response), 2 * rows(3))
+        assert (response.id, response.model_name, response.model_version) == ("an id", "scale", "1")
+
+    def test_infers_typed_and_answers_alike(self, service):
+        request = pb.ModelInferRequest(
+            model_name="scale",
+            inputs=[
+                {
+                    "name": "x",
+                    "datatype": "FP32",
+                    "shape": [1, 4],
+                    "contents": {"fp32_contents": [1, 2, 3, 4]},
+                }
+            ],
+        )
+        response = service.ModelInfer(request)
+        assert response.outputs[0].contents.fp32_contents == [2, 4, 6, 8]
+        assert not response.raw_output_contents
+
+    def test_says_that_it_lives_and_is_ready(self, service):
+        assert service.ServerLive(pb.ServerLiveRequest()).live
+        assert service.ServerReady(pb.ServerReadyRequest()).ready
+        assert service.ModelReady(pb.ModelReadyRequest(name="scale")).ready
+        assert service.ModelReady(pb.ModelReadyRequest(name="scale", version="1")).ready
+        assert not service.ModelReady(pb.ModelReadyRequest(name="scale", version="2")).ready
+        assert not service.ModelReady(pb.ModelReadyRequest(name="other")).ready
+
+    def test_describes_itself(self, service):
+        assert service.ServerMetadata(pb.ServerMetadataRequest()).name == "sponge"
+        metadata = service.ModelMetadata(pb.ModelMetadataRequest(name="scale"))
+        assert (metadata.name, metadata.versions) == ("scale", ["1"])
+        assert [(t.name, t.datatype, t.shape) for t in metadata.inputs] == [("x", "FP32", [-1, 4])]
+        assert [(t.name, t.datatype, t.shape) for t in metadata.outputs] == [("y", "FP32", [-1, 4])]
+
+    def test_tritonclient(self, scale):
+        script = Path(__file__).with_name("triton_client.py")
+        ran = subprocess.run(
+            [sys.executable, script, scale.address, "scale"], check=True, capture_output=True, timeout=60
+        )
+        assert json.loads(ran.stdout) == {
+            "live": True,
+            "ready": True,
+            "model_ready": True,
+            "other_ready": False,
+            "server": "sponge",
+            "inputs": [["x", "FP32", [-1, 4]]],
+            "outputs": [["y", "FP32", [-1, 4]]],
+            "id": "seven",
+            "y": (2 * rows(2)).tolist(),
+        }
+
+    def test_a_client_that_knows_nothing_but_reflection(self, scale):
+        with grpc.insecure_channel(scale.address) as channel:
+            database = ProtoReflectionDescriptorDatabase(channel)
+            names = set(database.get_services())
+            assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
+            pool = DescriptorPool(database)
+            service = pool.FindServiceByName("inference.GRPCInferenceService")
+            method = service.methods_by_name["ModelMetadata"]
+            request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+            call = channel.unary_unary(
+                "/inference.GRPCInferenceService/ModelMetadata",
+                request_serializer=request.SerializeToString,
+                response_deserializer=response.FromString,
+            )
+            assert call(request(name="scale")).platform == "onnxruntime_onnx"
+
+
+def _bad(**changes):
+    """A good request with some of its parts replaced."""
+    request = infer_request("scale", rows(2))
+    for name in ("datatype", "name"):
+        if name in changes:
+            setattr(request.inputs[0], name, changes[name])
+    if "shape" in changes:
+        request.inputs[0].shape[:] = changes["shape"]
+    if "raw" in changes:
+        del request.raw_input_contents[:]
+        request.raw_input_contents.extend(changes["raw"])
+    if "typed" in changes:
+        request.inputs[0].contents.fp32_contents.extend(changes["typed"])
+    if "model" in changes:
+        request.model_name = changes["model"]
+    if "version" in changes:
+        request.model_version = changes["version"]
+    if "parameter" in changes:
+        request.parameters[changes["parameter"]].string_param = "soon"
+    if "wanted" in changes:
+        request.outputs.add(name=changes["wanted"])
+    return request
+
+
+NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("changes", "code", "text"),
+        [
+            ({"model": "other"}, NOT_FOUND, "model_name: expected 'scale', got 'other'"),
+            ({"version": "2"}, NOT_FOUND, "model_version: expected '1', got '2'"),
+            ({"name": "z"}, INVALID, "inputs: expected x; found 'z'"),
+            ({"datatype": "FP64"}, INVALID, "inputs[x].datatype: expected FP32, found 'FP64'"),
+            ({"shape": [2, 5]}, INVALID, "inputs[x].shape: expected [>=1, 4], found [2, 5]"),
+            ({"raw": [b"abc"]}, INVALID, "expected 32 bytes"),
+            ({"raw": []}, INVALID, "inputs[x].contents"),
+            ({"typed": [1.0]}, INVALID, "inputs[x].contents: expected none beside raw_input_contents"),
+            ({"wanted": "z"}, INVALID, "outputs: expected some of y; found 'z'"),
+            ({"parameter": "slo_ms"}, INVALID, "parameters.slo_ms: expected a finite number"),
+        ],
+    )
+    def test_is_named(self, service, changes, code, text):
+        error = refused(service.ModelInfer, _bad(**changes))
+        assert error.code() is code
+        assert text in error.details()
+
+    def test_more_rows_than_an_execution_may_have(self, service):
+        error = refused(service.ModelInfer, infer_request("scale", rows(9)))
+        assert error.code() is INVALID
+        assert "at most 8 rows (engine.max_batch), got 9" in error.details()
+
+    def test_metadata_of_another_model(self, service):
+        assert refused(service.ModelMetadata, pb.ModelMetadataRequest(name="other")).code() is NOT_FOUND
+
+    def test_a_message_over_the_limit(self, service):
+        error = refused(service.ModelInfer, _bad(raw=[bytes(2 << 20)]))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert str(1 << 20) in error.details()
+
+    def test_is_counted_and_serving_goes_on(self, scale, service):
+        before = scale.ended("failed")
+        refused(service.ModelInfer, _bad(datatype="FP64"))
+        refused(service.ModelInfer, _bad(model="other"))
+        assert scale.ended("failed") == before + 2
+        assert output(service.ModelInfer(infer_request("scale", rows(1)))).tolist() == [[0, 2, 4, 6]]
+
+
+class TestRefusal:
+    def test_says_why_when_and_that_retrying_is_no_use(self, spin, spinner, busy):
+        executions, refusals = spin.executions(), spin.ended("refused")
+        error = refused(spinner.ModelInfer, infer_request("spin", spinning.spins(1), slo_ms=8))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "no answer in time" in error.details()
+        trailers = dict(error.trailing_metadata())
+        assert trailers["sponge-reason"] == "refused"
+        assert float(trailers["sponge-predicted-ms"]) > 0
+        assert trailers["grpc-retry-pushback-ms"] == "-1"
+        assert spin.ended("refused") == refusals + 1
+        assert spin.executions() == executions
+
+    def test_no_time_left_at_all(self, spinner):
+        error = refused(spinner.ModelInfer, infer_request("spin", spinning.spins(1), slo_ms=-5))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"
+
+    def test_an_idle_slot_takes_what_it_can_make(self, scale, service):
+        before = scale.ended("refused")
+        for _ in range(50):
+            service.ModelInfer(infer_request("scale", rows(1)), timeout=5.0)
+        assert scale.ended("refused") == before
+
+    def test_a_full_queue(self, tmp_path):
+        model = spinning.save(tmp_path / "spin.onnx")
+        with (
+            processes.worker(tmp_path, model, server={"max_queue": 1}) as worker,
+            grpc.insecure_channel(worker.address) as channel,
+        ):
+            second = spinning.spins_per_second(worker.address)
+            asked = [
+                stub(channel).ModelInfer.future(infer_request("spin", spinning.spins(second / 2)))
+                for _ in range(3)
+            ]
+            codes = sorted(call.code().name for call in asked)
+            assert codes == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+            full = next(call for call in asked if call.code() is not grpc.StatusCode.OK)
+            assert full.details() == "the queue is full"
+            assert dict(full.trailing_metadata())["sponge-reason"] == "queue_full"
+
+
+class TestDeadlines:
+    def waiting(self, spin):
+        return spin.metrics()["sponge_worker_queue_depth"]
+
+    def test_cancelled_while_queued_it_never_runs(self, spin, spinner, busy):
+        executions, cancelled = spin.executions(), spin.ended("cancelled")
+        call = spinner.ModelInfer.future(infer_request("spin", spinning.spins(1)))
+        eventually(lambda: self.waiting(spin))
+        call.cancel()
+        eventually(lambda: not self.waiting(spin))
+        assert spin.ended("cancelled") == cancelled + 1
+        busy.result()
+        spinner.ModelInfer(infer_request("spin", spinning.spins(1)))
+        assert spin.executions() == executions + 2
+
+    @pytest.mark.parametrize("parameters", [{"slo_ms": 300}, {"timeout": 300_000}])
+    def test_its_deadline_passes_while_queued_and_it_never_runs(self, spin, second, parameters, tmp_path):
+        # A worker that has seen short executions only expects the slot to be free soon.
+        with (
+            processes.worker(tmp_path, spinning.save(tmp_path / "spin.onnx")) as worker,
+            grpc.insecure_channel(worker.address) as channel,
+        ):
+            service = stub(channel)
+            long = service.ModelInfer.future(infer_request("spin", spinning.spins(second)))
+            eventually(lambda: worker.metrics()["sponge_worker_executions_running"])
+            error = refused(
+                service.ModelInfer, infer_request("spin", spinning.spins(1), **parameters), timeout=20
+            )
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert error.details() == "the deadline passed while the request was queued"
+            error = refused(service.ModelInfer, infer_request("spin", spinning.spins(1)), timeout=0.2)
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            long.result()
+            assert eventually(lambda: worker.ended("expired"), lambda count: count == 2)
+            assert worker.executions() == 1
+
+    @pytest.mark.parametrize(
+        ("first", "then", "answered_first"),
+        [
+            pytest.param({"timeout": 3000}, {"timeout": 12}, 0, id="a safety timeout is the service's SLO"),
+            pytest.param({"slo_ms": 9000}, {"slo_ms": 6000}, 1, id="an earlier deadline overtakes"),
+            pytest.param({"timeout": 9}, {"timeout": 6}, 1, id="gRPC's deadline as well"),
+        ],
+    )
+    def test_the_order_of_answers(self, spin, spinner, busy, first, then, answered_first):
+        order = []
+        calls = []
+        for number, stated in enumerate((first, then)):
+            before = self.waiting(spin)
+            timeout = stated.get("timeout")
+            slo = {key: value for key, value in stated.items() if key == "slo_ms"}
+            call = spinner.ModelInfer.future(infer_request("spin", spinning.spins(1), **slo), timeout=timeout)
+            call.add_done_callback(lambda _, number=number: order.append(number))
+            calls.append(call)
+            eventually(lambda before=before: self.waiting(spin) > before)
+        for call in calls:
+            call.result()
+        assert eventually(lambda: order, lambda order: len(order) == 2)[0] == answered_first
+
+    def test_time_since_sending_is_charged(self, spin, spinner):
+        ago = time.time() * 1000 - 60_000
+        request = infer_request("spin", spinning.spins(1), slo_ms=59_000, sent_unix_ms=ago)
+        assert refused(spinner.ModelInfer, request).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        request = infer_request("spin", spinning.spins(1), slo_ms=69_000, sent_unix_ms=ago)
+        spinner.ModelInfer(request)
+
+    def test_with_grace_a_late_answer_is_delivered_and_counted(self, spin, spinner, busy):
+        late = spin.ended("late")
+        request = infer_request("spin", spinning.spins(1), grace_ms=30_000)
+        response = spinner.ModelInfer(request, timeout=30.01)
+        assert output(response).tolist() == [[1, 0, 0, 0]]
+        assert spin.ended("late") == late + 1
+
+
+class TestLife:
+    def test_health_while_loading_serving_and_draining(self, tmp_path):
+        """And a request that waits is answered, while new ones are sent elsewhere."""
+        model = models.slow(tmp_path / "slow.onnx", 3000)
+        with (
+            processes.worker(tmp_path, model, serving=False) as worker,
+            grpc.insecure_channel(worker.address) as channel,
+        ):
+            seen = []
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="slow"))
+            early = refused(stub(channel).ModelInfer, infer_request("slow", rows(1, 256)))
+            assert early.code() is grpc.StatusCode.UNAVAILABLE
+            assert early.details() == "the model is still loading"
+            reading = threading.Thread(target=lambda: _collect(watch, seen))
+            reading.start()
+            eventually(lambda: SERVING in seen)
+            check = health_pb2_grpc.HealthStub(channel).Check
+            for name in ("", "slow", "inference.GRPCInferenceService"):
+                assert check(health_pb2.HealthCheckRequest(service=name)).status == SERVING
+            assert (
+                refused(check, health_pb2.HealthCheckRequest(service="other")).code()
+                is grpc.StatusCode.NOT_FOUND
+            )
+            waiting = [stub(channel).ModelInfer.future(infer_request("slow", rows(8, 256))) for _ in range(4)]
+            eventually(lambda: worker.metrics()["sponge_worker_queue_depth"] >= 1)
+            worker.process.terminate()
+            eventually(lambda: seen[-1] == NOT_SERVING)
+            new = refused(stub(channel).ModelInfer, infer_request("slow", rows(1, 256)))
+            assert new.code() is grpc.StatusCode.UNAVAILABLE
+            for call in waiting:
+                np.testing.assert_array_equal(output(call.result()), rows(8, 256))
+            assert worker.process.wait() == 0
+            reading.join()
+            assert seen == [NOT_SERVING, SERVING, NOT_SERVING]
+
+    def test_stopped_while_loading(self, tmp_path):
+        model = models.slow(tmp_path / "slow.onnx", 3000)
+        with processes.worker(tmp_path, model, serving=False) as worker:
+            assert worker.process.stop() == 0
+            assert not worker.process.events("serving")
+
+
+def _collect(watch, seen):
+    try:
+        for response in watch:
+            seen.append(response.status)
+    except grpc.RpcError:
+        pass
