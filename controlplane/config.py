@@ -34,8 +34,8 @@ class Planner(Section, frozen=True, kw_only=True):
     """The integer program and the estimates that feed it."""
 
     interval_s: Seconds = 1.0
-    # One deadline missed per second, in millicores: what the program pays to avoid it.
-    miss_cost_millicores: Seconds = 5000.0
+    # What the program would pay to save all of a service's deadlines: 100 millicores for one in a thousand.
+    miss_cost_millicores: Annotated[float, Meta(gt=0)] = 100_000.0
     # A row more of batch limit, in millicores: prefers small batches where both do.
     batch_cost_millicores: Annotated[float, Meta(ge=0)] = 1.0
     # A changed shape must be worth this much.

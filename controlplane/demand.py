@@ -7,7 +7,7 @@ from dataclasses import dataclass
 HORIZONS_S = (2.0, 20.0)  # a burst shows in the first at once, the second is steady
 # Standard deviations of the estimated rate that are planned for: 90 % one-sided.
 Z = 1.28
-BUDGET_HORIZON_S = 60.0
+BUDGET_HORIZON_S = 20.0  # an outage makes budgets short for seconds, and is over as fast
 DISPERSION_HORIZON_S = 60.0
 DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always part of the estimate
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0

@@ -242,7 +242,8 @@ def _least(values: Sequence[float] | Sequence[tuple[int, float]]) -> int:
 def _menu(service: ServiceState, host_millicores: int, settings: config.Planner) -> list[_Option]:
     """All configurations that no other beats in CPU, memory and cost at once, by rising CPU."""
     candidates = operations(service, host_millicores, settings.max_utilisation)
-    miss_cost = settings.miss_cost_millicores * service.weight
+    # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
+    miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate_upper, 1.0)
     options = []
     for candidate, late_rate in zip(candidates, late(service.demand, candidates), strict=True):
         configuration = candidate.configuration(service)

@@ -9,23 +9,22 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
-import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 
 from core import logs
-from core.config import ConfigError, LogLevel
+from core.config import ConfigError
+from core.edge import Edge, ListenError
 from dataplane import config as configuration
-from dataplane import resources
+from dataplane import resources, server
 from dataplane.agent import Agent
 from dataplane.batcher import Batcher, Shape
 from dataplane.config import Config
 from dataplane.deadline import Policy
-from dataplane.edge import Edge, ListenError
 from dataplane.engine import Engine
 from dataplane.execution import EngineError, ModelError
 from dataplane.metrics import Metrics, StateCollector
-from dataplane.server import InferenceServer
+from dataplane.server import InferenceServer, State
 from dataplane.servicetime import ServiceTime, ServiceTimes
 from dataplane.telemetry import Telemetry
 from dataplane.uplink import Uplink
@@ -52,20 +51,23 @@ async def serve(config: Config, engine: Engine) -> None:
     inference = InferenceServer(
         worker, engine.signature, _policy(config), agent.max_batch, metrics, observers, clock
     )
-    edge = Edge(inference, config.server, config.model.name)
+    edge = Edge([server.SERVICE], [config.model.name], config.server.max_message_mib << 20)
+    server.add_to(edge.server, inference)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
-        addresses = await edge.listen(registry)
+        addresses = await edge.listen(config.server.listen, config.server.metrics_listen, registry)
         log.info("listening", **addresses)
         async with _attached(config, worker, agent):
             if await _unless(stop, agent.warm_up()):
+                inference.state = State.SERVING
                 await edge.serve()
                 log.info("serving", model=config.model.name, digest=engine.digest[:12])
                 await stop.wait()
             log.info("draining", waiting=len(batcher), running=len(batcher.running))
+            inference.state = State.DRAINING
             await edge.refuse()
             await worker.drain(config.server.drain_s)
     finally:
@@ -124,7 +126,7 @@ def main() -> int:
     path = parser.parse_args().config
     try:
         config = configuration.read(path)
-        logs.configure(_log_level(config, path))
+        logs.configure(config.log_level)
         engine = Engine(
             Path(config.model.path), config.model.name, config.model.version, config.model.warmup_shapes
         )
@@ -136,14 +138,6 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-def _log_level(config: Config, path: Path) -> LogLevel:
-    try:
-        level: LogLevel = msgspec.convert(config.log_level, LogLevel)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: log_level: {error}") from error
-    return level
 
 
 if __name__ == "__main__":

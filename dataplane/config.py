@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from core.config import ConfigError, Section, load
+from core.config import ConfigError, LogLevel, Section, load
 
 Positive = Annotated[int, Meta(ge=1)]
 PositiveMs = Annotated[float, Meta(gt=0)]
@@ -76,7 +76,7 @@ class Config(Section, frozen=True, kw_only=True):
     server: Server = msgspec.field(default_factory=Server)
     engine: Engine = msgspec.field(default_factory=Engine)
     control: Control = msgspec.field(default_factory=Control)
-    log_level: str = "info"
+    log_level: LogLevel = "info"
 
 
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:

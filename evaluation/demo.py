@@ -38,7 +38,7 @@ class Options:
     output: Path
     bandwidth: Path | None = None
     seconds: float = 40.0
-    seed: int = 1
+    seed: int = 4
 
 
 async def run(options: Options, progress: Progress) -> Result:

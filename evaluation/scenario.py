@@ -19,7 +19,7 @@ WARMUP_SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
 # Of the CPU there is for workers, in the mean: the burst doubles it.
 OFFERED_SHARE = 0.35
 # CPU of a request besides the model, on either side of the wire; see `sponge demo`, which prints the generator's.
-_WORKER_OVERHEAD_S = {VISION: 0.003, MAGIKA: 0.0015}
+_WORKER_OVERHEAD_S = {VISION: 0.005, MAGIKA: 0.002}
 GENERATOR_S = {VISION: 0.006, MAGIKA: 0.004}
 _PICTURES, _FILES = 16, 40
 

@@ -40,7 +40,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         "--bandwidth", type=Path, metavar="FILE", help="log to emulate; default: synthetic 4G"
     )
     parser.add_argument("--seconds", type=_seconds, default=40.0, help="length of one run; default: 40")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=4, help="of arrivals and network; default: 4, which has an outage")
     parser.add_argument("--models", type=Path, default=_cache(), help=f"default: {_cache()}")
 
 

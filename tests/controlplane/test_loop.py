@@ -75,7 +75,7 @@ class FakeWorker:
             self.version, self.allocation = directive.version, directive.allocation
 
     async def second(self, rate: int, wall_ms: float = 100.0, *, obey: bool = True) -> None:
-        """One second of `rate` requests with a budget of about half a second, and the loop's tick after it."""
+        """One second of `rate` requests with a budget of about a second, and the loop's tick after it."""
         self.plane.now += 1.0
         if obey:
             self.obey()
@@ -87,7 +87,7 @@ class FakeWorker:
                 arrivals=rate,
                 arrived_rows=rate,
                 executions=[run] * min(rate, 20),
-                budget_at_arrival=pb.Histogram(upper_bound_ms=[400, 600], count=[0, rate, 0]),
+                budget_at_arrival=pb.Histogram(upper_bound_ms=[800, 1200], count=[0, rate, 0]),
                 allocation=self.allocation,
                 acknowledged=self.version,
             ),

@@ -312,7 +312,7 @@ def brute_force(states, host) -> float:
                 candidate.shape.millicores
                 + SETTINGS.batch_cost_millicores * candidate.batch
                 + SETTINGS.switch_cost_millicores
-                + SETTINGS.miss_cost_millicores * state.weight * misses
+                + SETTINGS.miss_cost_millicores * state.weight / max(state.demand.rate_upper, 1.0) * misses
             )
             prices.append((candidate.shape.millicores, cost))
         priced.append(prices)
@@ -348,7 +348,10 @@ def test_a_plan_costs_what_brute_force_finds(states, host):
         a.configuration.cpu_millicores
         + SETTINGS.batch_cost_millicores * a.configuration.max_batch
         + SETTINGS.switch_cost_millicores
-        + SETTINGS.miss_cost_millicores * state.weight * a.reasons.expected_misses
+        + SETTINGS.miss_cost_millicores
+        * state.weight
+        / max(state.demand.rate_upper, 1.0)
+        * a.reasons.expected_misses
         for state, a in zip(states, planned.assignments, strict=True)
     )
     assert planned.status is SolverStatus.OPTIMAL

@@ -1,0 +1,118 @@
+"""What clients offer to one service: when each request is sent, arrives after its upload, and is due. Pure."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import workload
+from evaluation.bandwidth import BandwidthTrace
+from evaluation.workload import Phase
+
+
+class RatesError(ValueError):
+    """A file of rates that cannot be used; the text is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Values with the share of requests that have each."""
+
+    values: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Mix":
+        """Read `284`, `100,200,500` (equal shares) or `350:1,1000:2`. Raises ValueError."""
+        values, weights = [], []
+        for part in text.split(","):
+            value, _, weight = part.partition(":")
+            values.append(float(value))
+            weights.append(float(weight or 1))
+        if not all(0 < v < math.inf for v in values) or not all(0 < w < math.inf for w in weights):
+            raise ValueError(f"expected numbers above zero, as in 284 or 100:1,500:2, got {text!r}")
+        return cls(tuple(values), tuple(weight / sum(weights) for weight in weights))
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[float]:
+        """Give each of `count` requests a value."""
+        if len(self.values) == 1:
+            return [self.values[0]] * count
+        return [self.values[i] for i in rng.choice(len(self.values), size=count, p=self.shares).tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """Requests of one service in the order in which they arrive at the worker; seconds of the run."""
+
+    sent_s: Sequence[float]
+    arrived_s: Sequence[float]
+    deadline_s: Sequence[float]
+    # Send times in order: what a clairvoyant policy may count.
+    schedule_s: Sequence[float]
+
+    def __len__(self) -> int:
+        return len(self.sent_s)
+
+    def rate(self, since_s: float, until_s: float) -> float:
+        """Requests/s sent from `since_s` on and before `until_s`."""
+        count = bisect_left(self.schedule_s, until_s) - bisect_left(self.schedule_s, since_s)
+        return count / (until_s - since_s)
+
+
+def offer(
+    sent_s: Sequence[float], link: BandwidthTrace, payload_bytes: Mix, slo_s: Mix, seed: Sequence[int]
+) -> Offered:
+    """Send at the given times, each on an idle link of its own over the same log, and see what arrives when.
+
+    The upload takes until the integral of the bandwidth from the send time on reaches the size.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = payload_bytes.draw(len(sent_s), rng)
+    slos = slo_s.draw(len(sent_s), rng)
+    arrived = [link.finish(sent, size) for sent, size in zip(sent_s, sizes, strict=True)]
+    order = sorted(range(len(sent_s)), key=lambda i: (arrived[i], i))
+    return Offered(
+        sent_s=[sent_s[i] for i in order],
+        arrived_s=[arrived[i] for i in order],
+        deadline_s=[sent_s[i] + slos[i] for i in order],
+        schedule_s=list(sent_s),
+    )
+
+
+def send_times(
+    arrivals: str, rate: float, seconds: float, scale_to: float | None, seed: int
+) -> tuple[float, ...]:
+    """Give send times: `arrivals` is `constant`, `poisson`, or the file of a rate per second.
+
+    Such rates start again at the end of the file; within a second arrivals are Poisson. `scale_to` is the mean
+    rate they are scaled to over `seconds`. Raises RatesError.
+    """
+    if arrivals in ("constant", "poisson"):
+        pattern: tuple[Phase, ...] = (Phase(seconds, 1.0),)
+        base = scale_to or rate
+    else:
+        rates = read_rates(Path(arrivals))
+        whole = math.ceil(seconds)
+        series = [rates[second % len(rates)] for second in range(whole)]
+        if sum(series) <= 0:
+            raise RatesError(f"{arrivals}: expected some rate above zero in the first {whole} s")
+        pattern = workload.phases(series)
+        base = scale_to * whole / sum(series) if scale_to else 1.0
+    schedule = workload.schedule("", base, pattern, 1, seed=seed, poisson=arrivals != "constant")
+    return tuple(arrival.at_s for arrival in schedule if arrival.at_s < seconds)
+
+
+def read_rates(path: Path) -> list[float]:
+    """Read rates in requests/s, one a second, separated by blanks or line ends. Raises RatesError."""
+    try:
+        rates = [float(word) for word in path.read_text(encoding="utf-8").split()]
+    except OSError as error:
+        raise RatesError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RatesError(f"{path}: expected numbers only: {error}") from error
+    if not rates or not all(0 <= rate < math.inf for rate in rates):
+        raise RatesError(f"{path}: expected at least one rate, and none below zero")
+    return rates

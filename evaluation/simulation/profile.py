@@ -1,0 +1,128 @@
+"""How long executions take: a measured grid as policies see it, and the truth that a simulation makes of it."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from evaluation import paper
+from evaluation.paper import Point
+
+# Columns of the two formats: of the paper's authors (seconds), and of Sponge (milliseconds).
+_AUTHORS = ("max_batch_size", "cpu_request", "model_latencies_p99")
+_OWN = ("rows", "threads", "p99_ms")
+
+
+class ProfileError(ValueError):
+    """A profile that cannot be used; the text is one line with file and expectation."""
+
+
+def read(path: Path) -> tuple[Point, ...]:
+    """Read a grid of p99 latencies, told by its header.
+
+    Either the columns max_batch_size, cpu_request, model_latencies_p99 in seconds (the Sponge paper's authors),
+    or rows, threads, p99_ms; others are ignored. Raises ProfileError.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = set(reader.fieldnames or ())
+            for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
+                if columns.issuperset(names):
+                    rows, threads, latency = names
+                    points = [
+                        Point(int(line[rows]), int(line[threads]), unit_ms * float(line[latency]))
+                        for line in reader
+                    ]
+                    return _checked(path, points)
+    except OSError as error:
+        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise ProfileError(f"{path}: expected a number in each of the columns read: {error}") from error
+    raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS)} or {', '.join(_OWN)}")
+
+
+def _checked(path: Path, points: Sequence[Point]) -> tuple[Point, ...]:
+    batches, cores = {p.batch for p in points}, {p.cores for p in points}
+    if len(points) != len(batches) * len(cores) or len({(p.batch, p.cores) for p in points}) != len(points):
+        raise ProfileError(f"{path}: expected every batch size with every number of cores, once")
+    if 1 not in batches or 1 not in cores or min(batches | cores) < 1:
+        raise ProfileError(f"{path}: expected a batch of 1 and 1 core among the measured")
+    if not all(0 < p.latency_ms < math.inf for p in points):
+        raise ProfileError(f"{path}: expected latencies above zero")
+    return tuple(points)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Seconds of one undisturbed execution: `table[threads][rows]`, both from 1 on; index 0 is unused."""
+
+    table: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def grid(cls, points: Sequence[Point], max_threads: int, max_rows: int) -> Self:
+        """Interpolate linearly in rows and threads.
+
+        Beyond the grid more threads help no further, and a row costs what the last measured step did.
+        """
+        batches = sorted({p.batch for p in points})
+        cores = sorted({p.cores for p in points})
+        known = {(p.batch, p.cores): p.latency_ms / 1000 for p in points}
+        rows = np.arange(1.0, max_rows + 1)
+        by_rows = []
+        for c in cores:
+            line = [known[b, c] for b in batches]
+            last = (line[-1] - line[-2]) / (batches[-1] - batches[-2]) if len(batches) > 1 else line[-1]
+            inside = np.interp(rows, batches, line)
+            by_rows.append(inside + np.maximum(rows - batches[-1], 0.0) * max(last, 0.0))
+        columns = np.array(by_rows)
+        threads = np.arange(1.0, max_threads + 1)
+        table = np.array([np.interp(threads, cores, column) for column in columns.T])
+        return cls._of(table.T)
+
+    @classmethod
+    def fit(cls, points: Sequence[Point], max_threads: int, max_rows: int) -> Self:
+        """Believe the paper's least squares fit. Raises ProfileError where that is not above zero."""
+        curve = paper.fit(points)
+        table = np.array(
+            [[curve.latency_ms(b, c) / 1000 for b in range(1, max_rows + 1)] for c in range(1, max_threads + 1)]
+        )
+        if not (table > 0).all():
+            raise ProfileError("the least squares fit of this profile is negative somewhere: use the grid")
+        return cls._of(table)
+
+    @classmethod
+    def _of(cls, table: np.ndarray) -> Self:
+        return cls(((), *((0.0, *line) for line in table.tolist())))
+
+    def seconds(self, rows: int, threads: int) -> float:
+        """Duration of one execution, with nothing beside it."""
+        return self.table[threads][rows]
+
+    @property
+    def max_threads(self) -> int:
+        return len(self.table) - 1
+
+    @property
+    def max_rows(self) -> int:
+        return len(self.table[1]) - 1
+
+    @property
+    def fastest_s(self) -> float:
+        """The fastest execution there is: less is not enough for any request."""
+        return min(line[1] for line in self.table[1:])
+
+    @property
+    def cheapest_row_s(self) -> float:
+        """Duration of the execution of one row that takes the least CPU."""
+        return min((threads * line[1], line[1]) for threads, line in enumerate(self.table) if line)[1]
+
+
+def cheapest_batch(points: Sequence[Point], max_batch: int) -> int:
+    """The measured batch size with the least time per row on one core, the smallest of equals."""
+    single = [p for p in points if p.cores == 1 and p.batch <= max_batch]
+    return min(single, key=lambda p: (p.latency_ms / p.batch, p.batch)).batch
