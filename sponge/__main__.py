@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_top(commands.add_parser("top", help="the fleet, live"))
     _add_models(commands.add_parser("models", help="write the demo's model files"))
     _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
+    _add_simulate(commands.add_parser("simulate", help="policies on measured traces, in virtual time"))
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
@@ -40,7 +41,9 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         "--bandwidth", type=Path, metavar="FILE", help="log to emulate; default: synthetic 4G"
     )
     parser.add_argument("--seconds", type=_seconds, default=40.0, help="length of one run; default: 40")
-    parser.add_argument("--seed", type=int, default=4, help="of arrivals and network; default: 4, which has an outage")
+    parser.add_argument(
+        "--seed", type=int, default=4, help="of arrivals and network; default: 4, which has an outage"
+    )
     parser.add_argument("--models", type=Path, default=_cache(), help=f"default: {_cache()}")
 
 
@@ -65,6 +68,13 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_traffic, seconds=100.0)
 
 
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    from evaluation.simulation import flags
+
+    flags.add_arguments(parser)
+    parser.set_defaults(run=_simulate)
+
+
 def _demo(parsed: argparse.Namespace) -> int:
     from evaluation import demo
     from sponge import show
@@ -86,6 +96,12 @@ def _traffic(parsed: argparse.Namespace) -> int:
         seed=parsed.seed,
     )
     return show.measured(lambda progress: traffic.run(options, progress), parsed.output, as_json=False)
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    from evaluation.simulation import cli
+
+    return cli.run(parsed)
 
 
 def _top(parsed: argparse.Namespace) -> int:

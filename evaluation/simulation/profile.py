@@ -89,7 +89,10 @@ class Truth:
         """Believe the paper's least squares fit. Raises ProfileError where that is not above zero."""
         curve = paper.fit(points)
         table = np.array(
-            [[curve.latency_ms(b, c) / 1000 for b in range(1, max_rows + 1)] for c in range(1, max_threads + 1)]
+            [
+                [curve.latency_ms(b, c) / 1000 for b in range(1, max_rows + 1)]
+                for c in range(1, max_threads + 1)
+            ]
         )
         if not (table > 0).all():
             raise ProfileError("the least squares fit of this profile is negative somewhere: use the grid")

@@ -1,0 +1,82 @@
+"""The flags of `sponge simulate`; apart, so that the command's help loads nothing else."""
+
+import argparse
+import math
+from pathlib import Path
+
+POLICIES = (
+    "sponge, paper, paper-hold, paper-nt, fa2, static:N, static-best, usage, usage-nt (or with their target: "
+    "usage:70, usage-nt:70), bound"
+)
+DEFAULT_POLICIES = ("sponge", "paper", "static-best", "paper-nt", "usage-nt", "bound")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe every input."""
+    add = parser.add_argument
+    service = parser.add_argument_group("service").add_argument
+    service("--profile", type=Path, metavar="FILE", help="latencies by batch and cores, CSV")
+    service("--bandwidth", type=Path, metavar="FILE", help="log each upload goes over; default: synthetic 4G")
+    service(
+        "--payload-kb",
+        default="284",
+        metavar="MIX",
+        help="KiB: 284, 100,200,500 or 100:2,500:1; default: 284",
+    )
+    service(
+        "--arrivals",
+        default="poisson",
+        help="constant, poisson, or a file of rates per second; default: poisson",
+    )
+    service("--rate", type=_above, default=20.0, help="requests/s of constant and poisson; default: 20")
+    service("--scale-to", type=_above, metavar="MEAN", help="mean requests/s to scale the rates to")
+    service("--slo-ms", default="1000", metavar="MIX", help="as --payload-kb; default: 1000")
+    service("--max-cores", type=_count, default=16, help="of one container; default: 16")
+    service("--max-batch", type=_count, default=8, help="default: 8")
+    service("--start-cores", type=_count, help="default: 70 %% used by the mean rate on one-thread instances")
+    service(
+        "--services", type=Path, metavar="TOML", help="several services: [[service]] name=…, keys as flags"
+    )
+    host = parser.add_argument_group("host").add_argument
+    host("--host-cores", type=_count, help="default: the largest --max-cores")
+    host("--seconds", type=_above, default=600.0, help="default: 600")
+    host("--truth", choices=("grid", "fit"), default="grid", help="interpolate the profile, or fit it")
+    host("--noise", type=_share, default=0.0, metavar="CV", help="of executions; default: 0")
+    host(
+        "--contention", type=_share, default=0.04, metavar="K", help="per other busy instance; default: 0.04"
+    )
+    host("--actuation-ms", type=_share, default=30.0, help="until a quota is in force; default: 30")
+    host("--cold-start-s", type=_share, default=5.0, help="of a new replica; default: 5")
+    host("--interval-s", type=_above, default=1.0, help="between decisions; default: 1")
+    host("--no-distress", action="store_true", help="workers report by the clock only")
+    host("--order", choices=("edf", "fifo"), default="edf")
+    host("--grace-ms", type=_share, default=0.0, help="late answers wanted for so long; default: 0")
+    host("--seed", type=int, default=1)
+    add(
+        "--policy",
+        action="append",
+        metavar="NAME",
+        help=f"{POLICIES}; repeatable; default: {', '.join(DEFAULT_POLICIES)}",
+    )
+    add("--json", action="store_true", help="one object per policy on one line")
+
+
+def _above(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of 0 or more, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return value

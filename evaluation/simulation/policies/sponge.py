@@ -1,0 +1,49 @@
+"""Ours: the planner and the governor of the control plane, with their default settings."""
+
+from collections.abc import Sequence
+
+from controlplane import planner, status
+from controlplane.config import Config
+from controlplane.resize import Allocation
+from controlplane.state import Fleet
+from evaluation.simulation.policies import Seen, Target, whole
+from evaluation.simulation.profile import cheapest_batch
+from evaluation.simulation.scenario import Scenario
+
+
+class Sponge:
+    """As `controlplane.loop` does it: plan for all workers heard of, let each one's governor decide.
+
+    Head-room of a quota above its threads is for the event loop of a worker, which is not simulated; no policy is
+    charged for it. A quota below its threads is charged as it is.
+    """
+
+    listens = True
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._config = config or Config()
+
+    def interval_s(self, scenario: Scenario) -> float | None:
+        return scenario.interval_s
+
+    def start(self, scenario: Scenario) -> list[Target]:
+        return [whole(s.start_cores, 1, cheapest_batch(s.profile, s.max_batch)) for s in scenario.services]
+
+    def decide(self, fleet: Fleet, seen: Sequence[Seen], now: float) -> list[Target | None]:
+        config = self._config
+        workers = fleet.fresh(now, config.governor.stale_s)
+        states = [status.service_state(w, fleet.policy(w.service), config) for w in workers]
+        plan = planner.plan(states, fleet.host_millicores, fleet.host_memory_bytes, config.planner)
+        fleet.host_full = plan.host_full
+        targets: dict[str, Target] = {}
+        for worker, assignment in zip(workers, plan.assignments, strict=True):
+            planned = status.allocation_of(assignment.configuration)
+            settled = not worker.resize.pending
+            verdict = worker.governor.decide(worker.allocation, planned, now, settled=settled)
+            if verdict is not None:
+                targets[worker.worker_id] = Target(verdict.allocation, _reserved_cores(verdict.allocation))
+        return [targets.get(one.worker.worker_id) for one in seen]
+
+
+def _reserved_cores(allocation: Allocation) -> float:
+    return min(allocation.cpu_millicores / 1000, allocation.instances * allocation.threads)
