@@ -12,6 +12,7 @@ from controlplane.actuators import ActuationError, Actuator, WorkerRef
 from controlplane.config import Config
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
+from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.planner import Plan
 from controlplane.resize import Action, Quota, Resize, SendDirective, SetQuota
 from controlplane.state import AbsurdSampleError, Fleet, Worker, allocation_of, version_of
@@ -90,7 +91,7 @@ class ControlLoop:
             await asyncio.wait([write])
         quota = await self._read_quota(hello)
         now = self._clock()
-        resize = Resize(hello.allocation.cpu_millicores, self._config.governor.ack_timeout_s)
+        resize = Resize(self._startup_millicores(hello), self._config.governor.ack_timeout_s)
         governor = Governor(self._config.governor.shrink_hold_s, self._config.governor.dead_band_millicores)
         worker = self.fleet.attach(hello, resize, governor, now)
         session = self._sessions[worker.worker_id] = Session(worker)
@@ -206,6 +207,16 @@ class ControlLoop:
         self._perform(session, worker.resize.retarget(verdict.allocation, version, now))
         async with self.decided:
             self.decided.notify_all()
+
+    def _startup_millicores(self, hello: control_pb2.Hello) -> int:
+        """What a worker gets while it loads and warms up: enough that its threads are not throttled.
+
+        Its quota may be a small one that its predecessor had: engines keep it over a restart.
+        """
+        allocation = hello.allocation
+        unthrottled = 1000 * allocation.instances * allocation.threads + HEAD_ROOM_MILLICORES
+        most = min(self.fleet.host_millicores, self.fleet.policy(hello.service).max_millicores)
+        return max(allocation.cpu_millicores, min(unthrottled, most))
 
     def _poll(self) -> None:
         now = self._clock()

@@ -206,6 +206,15 @@ async def test_a_starting_worker_keeps_at_least_what_it_started_with(plane):
     assert plane.actuator.quotas["w"] == Quota(1100)
 
 
+async def test_a_starting_worker_is_given_what_its_threads_can_use():
+    plane = Plane(FakeActuator({"w": Quota(500)}))
+    worker = await FakeWorker.attach(plane, millicores=500, starting=True)
+    await settle()
+    assert plane.actuator.quotas["w"] == Quota(1100)
+    await worker.second(0)
+    assert plane.actuator.quotas["w"] == Quota(500)
+
+
 async def test_a_worker_without_a_quota_is_given_the_one_it_says_it_has():
     plane = Plane(FakeActuator({"w": Quota(None)}))
     worker = await FakeWorker.attach(plane, millicores=2000)

@@ -1,6 +1,8 @@
 """The whole loop against a real engine: load makes a running container larger, and its end makes it smaller."""
 
 import itertools
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from sponge.client import Client
 
 PERIOD_US = 20_000
 FLOOR_MILLICORES = 500
+STARTUP_MILLICORES = 1100  # one execution of one thread, and head-room for the event loop
 # More than many a machine has: a quota is a ceiling, and what is planned must not depend on where the test runs.
 HOST_MILLICORES = 4000
 ROWS = np.ones((4, 256), np.float32)
@@ -99,6 +102,7 @@ def fleet(
             volumes=[f"{tmp_path}:/etc/sponge:ro"],
             cpu_period=PERIOD_US,
             cpu_quota=PERIOD_US * 11 // 10,
+            restart_policy={"Name": "on-failure"},
         ) as worker,
     ):
         fleet = Fleet(control, worker)
@@ -205,6 +209,33 @@ def test_an_orderly_stop_puts_back_the_quota_that_was_found(fleet: Fleet) -> Non
     eventually(fleet.millicores, lambda millicores: millicores == FLOOR_MILLICORES)
     fleet.control.stop(timeout=20)
     assert fleet.millicores() == 1100
+    with Client(fleet.address(fleet.worker, 8001)) as client:
+        outputs = client.infer({"x": ROWS}, model="slow", timeout_s=PATIENCE_S)
+    assert np.array_equal(outputs["y"], ROWS)
+
+
+def test_a_killed_worker_comes_back_warm_and_planned(fleet: Fleet) -> None:
+    eventually(fleet.millicores, lambda millicores: millicores == FLOOR_MILLICORES)
+    before = fleet.status()
+    history = History(fleet)
+    history.start()
+    # From outside: what the engine kills itself it does not restart.
+    os.kill(fleet.worker.attrs["State"]["Pid"], signal.SIGKILL)
+    after = eventually(
+        fleet.status,
+        lambda status: (
+            status is not None and status.worker_id != before.worker_id and status.state == "serving"
+        ),
+    )
+    eventually(fleet.millicores, lambda millicores: millicores == FLOOR_MILLICORES)
+    seen = history.stop()
+    print("quota in millicores:", seen)
+
+    # The engine keeps the small quota over a restart; a worker that starts is given what it needs to.
+    assert max(seen) == STARTUP_MILLICORES
+    assert after.service == before.service
+    fleet.worker.reload()
+    assert fleet.worker.attrs["RestartCount"] == 1
     with Client(fleet.address(fleet.worker, 8001)) as client:
         outputs = client.infer({"x": ROWS}, model="slow", timeout_s=PATIENCE_S)
     assert np.array_equal(outputs["y"], ROWS)
