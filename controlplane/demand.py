@@ -1,13 +1,15 @@
 """What arrives at one worker: rate and its uncertainty, rows, remaining budgets, burstiness."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 HORIZONS_S = (2.0, 20.0)  # a burst shows in the first at once, the second is steady
 # Standard deviations of the estimated rate that are planned for: 90 % one-sided.
 Z = 1.28
-BUDGET_HORIZON_S = 20.0  # an outage makes budgets short for seconds, and is over as fast
+# Standard deviations between the horizons that mean a change: one second in twenty without any.
+CHANGE = 2.0
+BUDGET_HORIZON_S = 5.0  # a network that has got better, or worse, did so a moment ago
 DISPERSION_HORIZON_S = 60.0
 DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always part of the estimate
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
@@ -87,31 +89,30 @@ class Demand:
         for average in self._requests:
             average.add(window_s, elapsed_s, arrivals)
         self._rows.add(window_s, elapsed_s, rows)
-        keep = math.exp(-elapsed_s / BUDGET_HORIZON_S)
-        for budget in self._budgets:
-            self._budgets[budget] *= keep
-        lower_ms = 0.0
-        for bound_ms, count in budgets:
-            # The middle of the bucket; of what lies above all bounds only the last bound is known.
-            budget_s = (lower_ms + bound_ms) / 2000 if bound_ms < math.inf else lower_ms / 1000
-            if count > 0:
-                self._budgets[budget_s] = self._budgets.get(budget_s, 0.0) + count
-            lower_ms = bound_ms
+        self._follow_budgets(window_s, elapsed_s, list(budgets))
 
     def estimate(self) -> DemandEstimate:
         """Give what is believed now."""
         slow = self._requests[-1]
-        upper = max(
-            average.rate + Z * math.sqrt(average.rate / average.observed_s) if average.observed_s > 0 else 0.0
-            for average in self._requests
-        )
         return DemandEstimate(
             rate=slow.rate,
-            rate_upper=upper,
+            rate_upper=self._rate_upper(),
             rows_per_request=max(1.0, self._rows.count / slow.count) if slow.count > 0 else 1.0,
             budgets=self.budgets(),
             dispersion=self._dispersion(),
         )
+
+    def _rate_upper(self) -> float:
+        """The long horizon's upper bound while the short one does not contradict it, else the short one's.
+
+        So a steady demand is known well, and a changed one, up or down, is believed within seconds.
+        """
+        fast, slow = self._requests
+        if fast.observed_s <= 0:
+            return 0.0
+        changed = abs(fast.rate - slow.rate) > CHANGE * math.sqrt(slow.rate / fast.observed_s)
+        believed = fast if changed else slow
+        return believed.rate + Z * math.sqrt(believed.rate / believed.observed_s)
 
     def budgets(self) -> tuple[tuple[float, float], ...]:
         """Remaining budget at arrival as (seconds, share), ascending, at most SUPPORT points."""
@@ -129,6 +130,26 @@ class Demand:
             points[index : index + 2] = [(points[index][0], points[index][1] + points[index + 1][1])]
         kept = sum(share for _, share in points)
         return tuple((s, share / kept) for s, share in points)
+
+    def _follow_budgets(
+        self, window_s: float, elapsed_s: float, histogram: Sequence[tuple[float, int]]
+    ) -> None:
+        """Average the windows' shares over time, not over requests: a backlog that an outage lets loose at
+        once is large, and says no more of what comes next than the calm after it.
+        """
+        total = sum(count for _, count in histogram)
+        if total == 0:
+            return
+        keep = math.exp(-elapsed_s / BUDGET_HORIZON_S)
+        for budget in self._budgets:
+            self._budgets[budget] *= keep
+        lower_ms = 0.0
+        for bound_ms, count in histogram:
+            # The middle of the bucket; of what lies above all bounds only the last bound is known.
+            budget_s = (lower_ms + bound_ms) / 2000 if bound_ms < math.inf else lower_ms / 1000
+            if count > 0:
+                self._budgets[budget_s] = self._budgets.get(budget_s, 0.0) + window_s * count / total
+            lower_ms = bound_ms
 
     def _disperse(self, window_s: float, elapsed_s: float, arrivals: int) -> None:
         """Follow half the squared difference of successive counts, and their mean; equal for Poisson.

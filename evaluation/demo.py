@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from controlplane.config import ActuatorKind, ServicePolicy
+from controlplane.config import ActuatorKind
 from controlplane.planner import Configuration
 from evaluation import bandwidth, measure, scenario, split
 from evaluation.bandwidth import BandwidthTrace
@@ -38,7 +38,7 @@ class Options:
     output: Path
     bandwidth: Path | None = None
     seconds: float = 40.0
-    seed: int = 4
+    seed: int = 59
 
 
 async def run(options: Options, progress: Progress) -> Result:
@@ -53,9 +53,8 @@ async def run(options: Options, progress: Progress) -> Result:
     offered = scenario.offer(measured, cpus, _RESERVED_MILLICORES)
     schedule = scenario.arrivals(offered, measured, options.seconds, options.seed)
     workload = Offered(measured, schedule, trace, options.seconds)
-    floor = ServicePolicy().min_millicores
     peak = {name: 2 * rate for name, rate in offered.rates.items()}
-    fixed = split.best(measured, peak, trace, offered.host_millicores, floor)
+    fixed = split.best(measured, peak, trace, offered.host_millicores)
 
     runs = []
     start = min(_START_MILLICORES, offered.host_millicores // len(measured))
@@ -91,6 +90,7 @@ def _spec(subject: Subject, configuration: Configuration) -> WorkerSpec:
         model=subject.model.resolve(),
         slo_ms=subject.slo_ms,
         cpu_millicores=configuration.cpu_millicores,
+        min_millicores=scenario.MIN_MILLICORES[subject.name],
         instances=configuration.instances,
         threads=configuration.threads,
         batch=configuration.max_batch,

@@ -37,6 +37,7 @@ class WorkerSpec:
     model: Path
     slo_ms: float
     cpu_millicores: int
+    min_millicores: int = 500
     instances: int = 1
     threads: int = 1
     batch: int = 1
@@ -103,7 +104,10 @@ class Embedded:
             f'[server]\nlisten = "{self.control_address}"\nmetrics_listen = ""\n'
             f"[host]\nmillicores = {self._host_millicores}\n"
             f"[governor]\npaused = {str(self._paused).lower()}\n"
-            f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
+            + "".join(
+                f"[services.{spec.service}]\nmin_millicores = {spec.min_millicores}\n" for spec in self._specs
+            )
+            + f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
         )
         control = await self._spawn("control", "controlplane", config, None)
         await self._serving(control, self.control_address)

@@ -10,7 +10,7 @@ from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
 from controlplane.planner import Configuration, Limits, ServiceState
 from evaluation.bandwidth import BandwidthTrace
-from evaluation.scenario import Subject
+from evaluation.scenario import MIN_MILLICORES, Subject
 
 _STEP_MILLICORES = 100
 # Enough executions that a model's cell speaks for itself.
@@ -23,18 +23,17 @@ def best(
     peak_rates: Mapping[str, float],
     trace: BandwidthTrace,
     host_millicores: int,
-    floor_millicores: int,
 ) -> dict[str, Configuration]:
     """Give each service what the integer program gives it for the peak, and divide the rest of the host.
 
     The planner is told the true peak rate and the true distribution of budgets, which no operator knows so
     well; what it leaves over goes to all in proportion, so that the whole host is in use.
     """
-    limits = Limits(min_millicores=floor_millicores)
     states = []
     for subject in measured:
         rate = peak_rates[subject.name]
         demand = DemandEstimate(rate, rate, 1.0, _budgets(subject, trace), 1.0)
+        limits = Limits(min_millicores=MIN_MILLICORES[subject.name])
         states.append(ServiceState(subject.name, _latency(subject), demand, limits))
     plan = planner.plan(states, host_millicores, 1 << 50, Planner())
     chosen = [assignment.configuration for assignment in plan.assignments]

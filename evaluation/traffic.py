@@ -21,7 +21,7 @@ class Options:
     control: str
     bandwidth: Path | None = None
     seconds: float = 100.0
-    seed: int = 4
+    seed: int = 59
 
 
 async def run(options: Options, progress: Progress) -> Result:
