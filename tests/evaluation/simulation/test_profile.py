@@ -1,0 +1,64 @@
+"""Profiles of both formats, and the truths made of them."""
+
+import pytest
+
+from evaluation.paper import Point
+from evaluation.simulation.profile import ProfileError, Truth, cheapest_batch, read
+from tests.evaluation.simulation.scenarios import PROFILE
+
+
+def test_both_formats_say_the_same(tmp_path):
+    authors, own = tmp_path / "authors.csv", tmp_path / "own.csv"
+    authors.write_text(
+        "model_variant,max_batch_size,cpu_request,model_latencies_p99\nm,1,1,0.1\nm,2,1,0.15\n"
+    )
+    own.write_text("rows,threads,mean_ms,p99_ms\n1,1,90,100\n2,1,140,150\n")
+    assert read(authors) == read(own)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a,b\n1,2\n", "expected the columns"),
+        ("rows,threads,p99_ms\n1,1,x\n", "expected a number"),
+        ("rows,threads,p99_ms\n1,1,5\n2,2,5\n", "every batch size with every number of cores"),
+        ("rows,threads,p99_ms\n2,2,5\n", "a batch of 1 and 1 core"),
+        ("rows,threads,p99_ms\n1,1,0\n", "above zero"),
+    ],
+)
+def test_a_bad_profile_is_one_line(tmp_path, text, expected):
+    path = tmp_path / "profile.csv"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=expected) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_grid_is_met_and_between_it_straight():
+    truth = Truth.grid(PROFILE, max_threads=16, max_rows=6)
+    assert truth.seconds(1, 1) == pytest.approx(0.1)
+    assert truth.seconds(4, 8) == pytest.approx(0.12)
+    assert truth.seconds(3, 1) == pytest.approx(0.3)
+    assert truth.seconds(1, 3) == pytest.approx((0.06 + 0.04) / 2)
+    assert truth.seconds(1, 16) == truth.seconds(1, 8)
+    assert truth.seconds(6, 1) == pytest.approx(0.6)
+
+
+def test_a_fit_is_the_papers():
+    truth = Truth.fit(PROFILE, max_threads=5, max_rows=3)
+    assert truth.seconds(3, 5) == pytest.approx(3 * (0.02 + 0.08 / 5))
+
+
+def test_a_fit_below_zero_is_refused():
+    # A fifth of a core's time on two cores: the line through both is below zero from three on.
+    steep = [Point(b, c, 100.0 * b * (1 if c == 1 else 0.2)) for b in (1, 2) for c in (1, 2)]
+    with pytest.raises(ProfileError, match="negative"):
+        Truth.fit(steep, max_threads=8, max_rows=2)
+
+
+def test_extremes_of_a_truth():
+    truth = Truth.grid(PROFILE, max_threads=8, max_rows=4)
+    assert truth.fastest_s == pytest.approx(0.03)
+    assert truth.cheapest_row_s == pytest.approx(0.1)
+    assert cheapest_batch(PROFILE, 4) == 1
