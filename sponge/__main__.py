@@ -42,7 +42,10 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seconds", type=_seconds, default=40.0, help="length of one run; default: 40")
     parser.add_argument(
-        "--seed", type=int, default=59, help="of arrivals and network; default: 59, with dips and a short outage"
+        "--seed",
+        type=int,
+        default=59,
+        help="of arrivals and network; default: 59, with dips and a short outage",
     )
     parser.add_argument("--models", type=Path, default=_cache(), help=f"default: {_cache()}")
 
