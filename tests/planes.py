@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import grpc
 import numpy as np
-from processes import LOOPBACK, PATIENCE_S, Process, running, scrape, wait_serving, write_toml
 
 from protos import control_pb2, control_pb2_grpc
 from sponge.client import Client, InferenceError
+from tests.processes import LOOPBACK, PATIENCE_S, Process, running, scrape, wait_serving, write_toml
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import models
 import numpy as np
 import pytest
-from planes import Load, control
-from processes import LOOPBACK, eventually, free_port, worker, write_toml
 
 from core.cgroup import Cgroup, usable_parent
+from tests import models
+from tests.planes import Load, control
+from tests.processes import LOOPBACK, eventually, free_port, worker, write_toml
 
 INPUTS = {"x": np.ones((1, 256), np.float32)}
 

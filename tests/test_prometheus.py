@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import models
 import numpy as np
-import processes
 import pytest
-from processes import LOOPBACK, eventually, free_port
 
 from sponge.client import Client
+from tests import models, processes
+from tests.processes import LOOPBACK, eventually, free_port
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import docker
 import grpc
-import models
 import numpy as np
 import pytest
 from docker.models.containers import Container
-from processes import LOOPBACK, PATIENCE_S, eventually, wait_serving, write_toml
 
 from protos import control_pb2, control_pb2_grpc
 from sponge.client import Client
+from tests import models
+from tests.processes import LOOPBACK, PATIENCE_S, eventually, wait_serving, write_toml
 
 PERIOD_US = 20_000
 FLOOR_MILLICORES = 500
