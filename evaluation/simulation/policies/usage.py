@@ -62,7 +62,7 @@ class UsageInstances:
     """n instances of one thread, n := ⌈cores used/target⌉, at our interval, actuation delay and hold.
 
     The threshold of `Usage` with all that Sponge has but its planner: growth at once, a shrink to the largest
-    recommendation within the governor's hold, batches up to the measured size with the least time per row.
+    recommendation within the governor's hold; batches only where they save a tenth of the CPU.
     """
 
     listens = False
