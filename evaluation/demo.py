@@ -62,7 +62,10 @@ async def run(options: Options, progress: Progress) -> Result:
     for policy in (SPONGE, FIXED):
         configurations = fixed if policy == FIXED else _start(measured, start)
         directory = options.output / policy.replace(" ", "-")
-        specs = [_spec(subject, configurations[subject.name]) for subject in measured]
+        specs = [
+            worker_spec(subject, configurations[subject.name], offered.host_millicores)
+            for subject in measured
+        ]
         progress(Stage(f"{policy}: starting", 0, 1))
         async with Embedded(directory, specs, offered.host_millicores, paused=policy == FIXED) as embedded:
             runs.append(await measure.run(policy, embedded.admin, embedded.addresses, workload, progress))
@@ -84,16 +87,14 @@ def _start(measured: Sequence[Subject], millicores: int) -> dict[str, Configurat
     return {subject.name: Configuration(millicores, 1, 1, 1) for subject in measured}
 
 
-def _spec(subject: Subject, configuration: Configuration) -> WorkerSpec:
+def worker_spec(subject: Subject, start: Configuration, host_millicores: int) -> WorkerSpec:
+    """Give the worker of a service on a host of this size."""
     return WorkerSpec(
         service=subject.name,
         model=subject.model.resolve(),
         slo_ms=subject.slo_ms,
-        cpu_millicores=configuration.cpu_millicores,
-        min_millicores=scenario.MIN_MILLICORES[subject.name],
-        instances=configuration.instances,
-        threads=configuration.threads,
-        batch=configuration.max_batch,
+        start=start,
+        limits=split.limits(subject.name, host_millicores),
         warmup_shapes=scenario.WARMUP_SHAPES[subject.name],
     )
 

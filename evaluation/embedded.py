@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controlplane.config import ActuatorKind
+from controlplane.operation import Configuration, Limits
 from core.cgroup import Cgroup, CgroupError, usable_parent
 from evaluation.admin import Admin
 
@@ -31,17 +32,14 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """One worker: its service and model, and what it starts with."""
+    """One worker: its service and model, what it starts with, and what it can be given."""
 
     service: str
     model: Path
     slo_ms: float
-    cpu_millicores: int
-    min_millicores: int = 500
-    instances: int = 1
-    threads: int = 1
-    batch: int = 1
-    warmup_shapes: Mapping[str, Sequence[int]] | None = None
+    start: Configuration
+    limits: Limits
+    warmup_shapes: Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +98,7 @@ class Embedded:
             root = Cgroup.create(f"sponge-{os.getpid()}", self._parent)
             self._groups.append(root)
         config = self._directory / "control.toml"
-        config.write_text(
-            f'[server]\nlisten = "{self.control_address}"\nmetrics_listen = ""\n'
-            f"[host]\nmillicores = {self._host_millicores}\n"
-            f"[governor]\npaused = {str(self._paused).lower()}\n"
-            + "".join(
-                f"[services.{spec.service}]\nmin_millicores = {spec.min_millicores}\n" for spec in self._specs
-            )
-            + f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
-        )
+        config.write_text(self._control_toml(root))
         control = await self._spawn("control", "controlplane", config, None)
         await self._serving(control, self.control_address)
         started = []
@@ -117,22 +107,26 @@ class Embedded:
             if root is not None:
                 group = Cgroup.create(spec.service, root)
                 self._groups.append(group)
-                group.set_quota(spec.cpu_millicores, 20_000)
+                group.set_quota(spec.start.cpu_millicores, 20_000)
             config = self._directory / f"{spec.service}.toml"
-            config.write_text(self._worker_toml(spec))
+            config.write_text(worker_toml(spec, self.addresses[spec.service], self.control_address))
             started.append((spec, await self._spawn(spec.service, "dataplane", config, group)))
         for spec, process in started:
             await self._serving(process, self.addresses[spec.service])
         await self._attached()
 
-    def _worker_toml(self, spec: WorkerSpec) -> str:
-        shapes = ", ".join(f"{name} = {list(shape)}" for name, shape in (spec.warmup_shapes or {}).items())
+    def _control_toml(self, root: Cgroup | None) -> str:
+        services = "".join(
+            f"[services.{spec.service}]\n"
+            f"min_millicores = {spec.limits.min_millicores}\nmax_millicores = {spec.limits.max_millicores}\n"
+            for spec in self._specs
+        )
         return (
-            f'[model]\npath = "{spec.model}"\nname = "{spec.service}"\nwarmup_shapes = {{{shapes}}}\n'
-            f"[service]\nslo_ms = {spec.slo_ms}\n"
-            f'[server]\nlisten = "{self.addresses[spec.service]}"\nmetrics_listen = ""\n'
-            f"[engine]\ninstances = {spec.instances}\nthreads = {spec.threads}\nbatch = {spec.batch}\n"
-            f'[control]\naddress = "{self.control_address}"\n'
+            f'[server]\nlisten = "{self.control_address}"\nmetrics_listen = ""\n'
+            f"[host]\nmillicores = {self._host_millicores}\n"
+            f"[governor]\npaused = {str(self._paused).lower()}\n"
+            f"{services}"
+            f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
         )
 
     async def _spawn(self, name: str, module: str, config: Path, group: Cgroup | None) -> _Process:
@@ -204,6 +198,22 @@ class Embedded:
             with contextlib.suppress(CgroupError):
                 group.remove()
         self._groups.clear()
+
+
+def worker_toml(spec: WorkerSpec, listen: str, control: str) -> str:
+    """Give the configuration of a worker that listens and finds its control plane at these HOST:PORT."""
+    shapes = ", ".join(f"{name} = {list(shape)}" for name, shape in spec.warmup_shapes.items())
+    start, limits = spec.start, spec.limits
+    return (
+        f'[model]\npath = "{spec.model}"\nname = "{spec.service}"\nwarmup_shapes = {{{shapes}}}\n'
+        f"[service]\nslo_ms = {spec.slo_ms}\n"
+        f'[server]\nlisten = "{listen}"\nmetrics_listen = ""\n'
+        f"[engine]\n"
+        f"instances = {start.instances}\nmax_instances = {limits.max_instances}\n"
+        f"threads = {start.threads}\nmax_threads = {limits.max_threads}\n"
+        f"batch = {start.max_batch}\nmax_batch = {limits.max_batch}\n"
+        f'[control]\naddress = "{control}"\n'
+    )
 
 
 def _free_port() -> int:

@@ -1,6 +1,7 @@
 """The best fixed split of a host: what one would set up by hand, knowing the load's peak beforehand."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,9 +14,25 @@ from evaluation.bandwidth import BandwidthTrace
 from evaluation.scenario import MIN_MILLICORES, Subject
 
 _STEP_MILLICORES = 100
+# Beyond these nothing is gained: threads of one execution mostly wait for each other, larger batches cost
+# either model as much a row.
+_MAX_THREADS, _MAX_BATCH = 8, 8
 # Enough executions that a model's cell speaks for itself.
 _SAMPLES = 16
 _SENDING_TIMES = 200
+_NO_MEMORY_LIMIT = 1 << 50
+
+
+def limits(service: str, host_millicores: int) -> Limits:
+    """What a worker of `service` can run with on a host of this size, whoever decides it."""
+    cores = max(1, -(-host_millicores // 1000))
+    return Limits(
+        min_millicores=min(MIN_MILLICORES[service], host_millicores),
+        max_millicores=host_millicores,
+        max_instances=cores,
+        max_threads=min(cores, _MAX_THREADS),
+        max_batch=_MAX_BATCH,
+    )
 
 
 def best(
@@ -24,31 +41,37 @@ def best(
     trace: BandwidthTrace,
     host_millicores: int,
 ) -> dict[str, Configuration]:
-    """Give each service what the integer program gives it for the peak, and divide the rest of the host.
+    """Divide the whole host as the integer program would for the peak, and shape each part best.
 
     The planner is told the true peak rate and the true distribution of budgets, which no operator knows so
-    well; what it leaves over goes to all in proportion, so that the whole host is in use.
+    well. What it leaves over goes to all in proportion; then it chooses instances, threads and batch limit
+    for the quota that each has got.
     """
-    states = []
-    for subject in measured:
-        rate = peak_rates[subject.name]
-        demand = DemandEstimate(rate, rate, 1.0, _budgets(subject, trace), 1.0)
-        limits = Limits(min_millicores=MIN_MILLICORES[subject.name])
-        states.append(ServiceState(subject.name, _latency(subject), demand, limits))
-    plan = planner.plan(states, host_millicores, 1 << 50, Planner())
-    chosen = [assignment.configuration for assignment in plan.assignments]
-    left = host_millicores - sum(c.cpu_millicores for c in chosen)
-    total = sum(c.cpu_millicores for c in chosen)
-    split = {}
-    for subject, configuration in zip(measured, chosen, strict=True):
-        extra = left * configuration.cpu_millicores // total // _STEP_MILLICORES * _STEP_MILLICORES
-        millicores = configuration.cpu_millicores + extra
-        # As many executions at once as the quota has room for; one more where a fraction is left.
-        instances = max(configuration.instances, -(-millicores // 1000) if millicores % 1000 > 100 else 1)
-        split[subject.name] = Configuration(
-            millicores, instances, configuration.threads, configuration.max_batch
+    states = [
+        _state(subject, peak_rates[subject.name], trace, limits(subject.name, host_millicores))
+        for subject in measured
+    ]
+    plan = planner.plan(states, host_millicores, _NO_MEMORY_LIMIT, Planner())
+    planned = [assignment.configuration.cpu_millicores for assignment in plan.assignments]
+    left = host_millicores - sum(planned)
+    return {
+        state.name: shaped(
+            state, millicores + left * millicores // sum(planned) // _STEP_MILLICORES * _STEP_MILLICORES
         )
-    return split
+        for state, millicores in zip(states, planned, strict=True)
+    }
+
+
+def shaped(state: ServiceState, millicores: int) -> Configuration:
+    """Give the instances, threads and batch limit that miss least with a quota of exactly `millicores`."""
+    fixed = replace(state.limits, min_millicores=millicores, max_millicores=millicores)
+    plan = planner.plan([replace(state, limits=fixed)], millicores, _NO_MEMORY_LIMIT, Planner())
+    return plan.assignments[0].configuration
+
+
+def _state(subject: Subject, rate: float, trace: BandwidthTrace, allowed: Limits) -> ServiceState:
+    demand = DemandEstimate(rate, rate, 1.0, _budgets(subject, trace), 1.0)
+    return ServiceState(subject.name, _latency(subject), demand, allowed)
 
 
 def _latency(subject: Subject) -> LatencyModel:
