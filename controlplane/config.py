@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from core.config import ConfigError, LogLevel, Section, load
 
+_MIN_QUOTA_US = 1000
+
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
@@ -83,7 +85,7 @@ class Actuator(Section, frozen=True, kw_only=True):
 class ServicePolicy(Section, frozen=True, kw_only=True):
     """What one service may have, and what its deadlines are worth."""
 
-    weight: Annotated[float, Meta(gt=0)] = 1.0
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     min_millicores: Annotated[int, Meta(ge=100)] = 500
     max_millicores: Positive = 64_000
     max_batch: Positive = 64
@@ -110,9 +112,9 @@ class Config(Section, frozen=True, kw_only=True):
 
 
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project.
+    """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take.
     """
     config = load(path, Config)
     for name, policy in config.services.items():
@@ -120,6 +122,13 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             raise ConfigError(
                 f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"
             )
-    project = environ.get("SPONGE_COMPOSE_PROJECT", config.actuator.compose_project)
+    least = min([ServicePolicy().min_millicores, *(p.min_millicores for p in config.services.values())])
+    if least * config.actuator.period_us < 1000 * _MIN_QUOTA_US:
+        raise ConfigError(
+            f"{path}: actuator.period_us: expected at least {-(-1000 * _MIN_QUOTA_US // least)}, with which the "
+            f"least quota, of {least} millicores, is the {_MIN_QUOTA_US} µs that kernels take"
+        )
+    # Compose sets it to nothing where it does not know its project.
+    project = environ.get("SPONGE_COMPOSE_PROJECT") or config.actuator.compose_project
     replace = msgspec.structs.replace
     return replace(config, actuator=replace(config.actuator, compose_project=project))

@@ -2,9 +2,12 @@
 
 import enum
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.resize import Allocation
+
+# Memory in use moves all the time; a limit follows when it is too low, or higher than need be by this share.
+_MEMORY_BAND = 0.75
 
 
 class Action(enum.Enum):
@@ -54,6 +57,12 @@ class Governor:
             largest = max((plan for _, plan in reversed(self._plans)), key=lambda plan: plan.cpu_millicores)
             if largest.cpu_millicores <= current.cpu_millicores - self._dead_band:
                 return Verdict(Action.SHRINK, largest)
-        if planned != current and planned.cpu_millicores == current.cpu_millicores:
+        if planned.cpu_millicores == current.cpu_millicores and not _fits(current, planned):
             return Verdict(Action.RESHAPE, planned)
         return None
+
+
+def _fits(current: Allocation, planned: Allocation) -> bool:
+    """Whether `current` does for `planned`: the same shape, and about its memory."""
+    enough = _MEMORY_BAND * current.memory_bytes <= planned.memory_bytes <= current.memory_bytes
+    return enough and replace(planned, memory_bytes=current.memory_bytes) == current

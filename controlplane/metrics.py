@@ -33,6 +33,12 @@ class Metrics:
             ["actuator"],
             registry=registry,
         )
+        self.plan_failures = Counter(
+            "sponge_control_plan_failures", "Rounds of the loop that failed.", registry=registry
+        )
+        self.store_failures = Counter(
+            "sponge_control_store_failures", "Decisions that could not be kept.", registry=registry
+        )
         self.samples_refused = Counter(
             "sponge_control_samples_refused", "Samples with absurd numbers.", ["service"], registry=registry
         )
@@ -55,6 +61,11 @@ class FleetCollector(Collector):
         rate = GaugeMetricFamily(
             "sponge_control_arrival_rate", "Requests a second.", labels=["service", "worker"]
         )
+        overdue = GaugeMetricFamily(
+            "sponge_control_overdue",
+            "1 while a worker owes the acknowledgement of its allocation.",
+            labels=["service", "worker"],
+        )
         for worker in fleet.workers.values():
             labels = [worker.service, worker.worker_id]
             in_force, aim = worker.resize.in_force, worker.resize.target
@@ -63,7 +74,8 @@ class FleetCollector(Collector):
             if aim is not None:
                 target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
-        yield from (quota, target, rate)
+            overdue.add_metric(labels, float(worker.resize.overdue))
+        yield from (quota, target, rate, overdue)
         yield GaugeMetricFamily(
             "sponge_control_host_cores", "CPU there is for workers.", value=fleet.host_millicores / 1000
         )

@@ -134,10 +134,13 @@ def plan(
     )
     assignments = []
     host_full = False
-    for menu, index in zip(menus, solution.chosen, strict=True):
+    for service, menu, index in zip(services, menus, solution.chosen, strict=True):
         option = menu[index]
         crowded = option.cost > min(other.cost for other in menu) + 1 / COST_SCALE
-        host_full = host_full or crowded
+        # Menus end where the host does: what the largest still sheds only a larger host would serve.
+        limited_by_host = service.limits.max_millicores >= host_millicores
+        short = limited_by_host and option is menu[-1] and option.shed > 0
+        host_full = host_full or crowded or short
         assignments.append(_explain(option, menu, crowded))
     return Plan(tuple(assignments), host_full, solution.status, solution.gap)
 

@@ -104,14 +104,20 @@ class Resize:
     """The resizing of one worker, from its attachment on.
 
     `startup` is the CPU that a worker gets at least while it starts; `ack_timeout_s` is how long an acknowledgement
-    may take before `overdue` says so. That changes nothing else: the quota stays, and counts.
+    may take before `overdue` says so. That changes nothing else: the quota stays, and counts. `found` is what
+    `restore` goes back to, if that is known from before: else it is what the worker attaches with.
     """
 
-    def __init__(self, startup_millicores: int = 0, ack_timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        startup_millicores: int = 0,
+        ack_timeout_s: float = 2.0,
+        found: tuple[Allocation, Quota] | None = None,
+    ) -> None:
         self._startup_millicores = startup_millicores
         self._ack_timeout_s = ack_timeout_s
         self._starting = False
-        self._found: tuple[Allocation, Quota] | None = None
+        self.found = found
         # What executions may be running under, by version: the last acknowledged and all sent since.
         self._held: dict[Version, Quota] = {}
         self._acknowledged = NONE
@@ -200,8 +206,8 @@ class Resize:
                 self._held[applied] = allocation.quota
                 self._sent_at[applied] = now
         self._starting = starting
-        if self._found is None:
-            self._found = allocation, quota_seen or allocation.quota
+        if self.found is None:
+            self.found = allocation, quota_seen or allocation.quota
         if applied > self.version:  # the worker would not take ours any more
             self._target = None
         return self._step(now)
@@ -220,16 +226,18 @@ class Resize:
 
     def restore(self, now: float) -> list[Action]:
         """Go back to the allocation and the quota found first: the orderly goodbye."""
-        if self._found is None or self._target is None:
+        if self.found is None:
             return []
-        allocation, quota = self._found
+        allocation, quota = self.found
+        newest = max((self.version, *self._held))
+        if newest == NONE and self._least == quota:
+            return []  # nothing was ever changed
         allocation = replace(
             allocation,
             cpu_millicores=quota.cpu_millicores or allocation.cpu_millicores,
             memory_bytes=quota.memory_bytes,
         )
-        version = Version(self.version.term, self.version.epoch + 1)
-        self._target = _Target(SendDirective(version, allocation), quota)
+        self._target = _Target(SendDirective(Version(newest.term, newest.epoch + 1), allocation), quota)
         return self._step(now)
 
     def acknowledged(self, version: Version, now: float) -> list[Action]:

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import grpc
+import msgspec
 
 from controlplane import status
 from controlplane.config import ServicePolicy
-from controlplane.loop import ControlLoop, Session
+from controlplane.loop import ControlLoop
+from controlplane.session import Session
+from controlplane.state import AbsurdReportError, check_hello
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 
@@ -27,10 +30,10 @@ class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
         first = await anext(reports, None)
         if first is None or first.WhichOneof("kind") != "hello":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "report: expected hello first")
-        if not (first.hello.worker_id and first.hello.service and first.hello.model_digest):
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "hello: expected worker_id, service and model_digest"
-            )
+        try:
+            check_hello(first.hello)
+        except AbsurdReportError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         session = await self._loop.attach(first.hello)
         receiving = asyncio.create_task(self._receive(reports, session))
         try:
@@ -44,7 +47,8 @@ class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
     async def _receive(self, reports: AsyncIterator[pb.Report], session: Session) -> None:
         try:
             async for report in reports:
-                self._loop.record(session, report.sample)
+                if report.WhichOneof("kind") == "sample":
+                    self._loop.record(session, report.sample)
         finally:
             session.outbox.put_nowait(None)
 
@@ -86,17 +90,6 @@ class AdminServer(control_pb2_grpc.AdminServicer):
     ) -> pb.ServicePolicy:
         policies = self._loop.fleet.policies
         before = self._loop.fleet.policy(request.service)
-        after = ServicePolicy(
-            weight=request.weight if request.HasField("weight") else before.weight,
-            min_millicores=(
-                request.min_millicores if request.HasField("min_millicores") else before.min_millicores
-            ),
-            max_millicores=(
-                request.max_millicores if request.HasField("max_millicores") else before.max_millicores
-            ),
-            max_batch=before.max_batch,
-            memory_mib_per_row=before.memory_mib_per_row,
-        )
         known = request.service in policies or any(
             worker.service == request.service for worker in self._loop.fleet.workers.values()
         )
@@ -105,13 +98,19 @@ class AdminServer(control_pb2_grpc.AdminServicer):
                 grpc.StatusCode.NOT_FOUND,
                 f"service: {request.service[:100]!r} is neither configured nor attached",
             )
-        if not after.weight > 0:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "weight: expected a number above 0")
-        if not 100 <= after.min_millicores <= after.max_millicores:
+        asked = {
+            name: getattr(request, name)
+            for name in ("weight", "min_millicores", "max_millicores")
+            if request.HasField(name)
+        }
+        try:
+            after = msgspec.convert(msgspec.to_builtins(before) | asked, ServicePolicy)
+        except msgspec.ValidationError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if after.min_millicores > after.max_millicores:
             await context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                f"min_millicores: expected 100 to max_millicores = {after.max_millicores}, "
-                f"got {after.min_millicores}",
+                f"min_millicores: expected at most max_millicores = {after.max_millicores}",
             )
         policies[request.service] = after
         self._loop.replan()

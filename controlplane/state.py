@@ -9,7 +9,7 @@ from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
 from controlplane.governor import Governor
 from controlplane.latency import LatencyModel, work_of
-from controlplane.resize import Allocation, Resize, Version
+from controlplane.resize import NONE, Allocation, Resize, Version, next_term
 from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.
@@ -20,10 +20,15 @@ _MAX_OVERHEAD_S = 0.010
 # A worker that says more than this of one window is not believed.
 _MAX_COUNT = 1_000_000
 _MAX_MS = 3_600_000.0
+_MAX_NAME = 256
+_MAX_SLOTS = 1024
+_MAX_BATCH = 65_536
+_MAX_MILLICORES = 10_000_000
+_MAX_VERSION = 1 << 62
 
 
-class AbsurdSampleError(ValueError):
-    """A sample with numbers that cannot be; the text names the field."""
+class AbsurdReportError(ValueError):
+    """A report with numbers that cannot be; the text names the field."""
 
 
 @dataclass(slots=True)
@@ -104,8 +109,8 @@ class Fleet:
 
     def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
-        if hello.applied.term >= self.term:
-            self.term = hello.applied.term + 1
+        if (applied := version_of(hello.applied)) != NONE:
+            self.term = max(self.term, next_term([applied]))
         worker = Worker(
             hello=hello,
             resize=resize,
@@ -125,7 +130,7 @@ class Fleet:
             del self.workers[worker.worker_id]
 
     def record(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
-        """Learn from a sample. Raises AbsurdSampleError, having changed nothing."""
+        """Learn from a sample. Raises AbsurdReportError, having changed nothing."""
         check(sample)
         worker.last_seen_at = now
         worker.starting = sample.starting
@@ -197,14 +202,33 @@ def version_of(message: control_pb2.Version) -> Version:
     return Version(message.term, message.epoch)
 
 
+def check_hello(hello: control_pb2.Hello) -> None:
+    """Raises AbsurdReportError for a hello that no worker can mean."""
+    for name in ("worker_id", "service", "model_digest"):
+        value = getattr(hello, name)
+        if not 0 < len(value) <= _MAX_NAME:
+            raise AbsurdReportError(f"hello.{name}: expected 1 to {_MAX_NAME} characters, got {len(value)}")
+    for name, most in (("max_instances", _MAX_SLOTS), ("max_threads", _MAX_SLOTS), ("max_batch", _MAX_BATCH)):
+        _within(f"hello.{name}", getattr(hello, name), 1, most)
+    allocation = hello.allocation
+    _within("hello.allocation.cpu_millicores", allocation.cpu_millicores, 1, _MAX_MILLICORES)
+    _within("hello.allocation.instances", allocation.instances, 1, _MAX_SLOTS)
+    _within("hello.allocation.threads", allocation.threads, 1, _MAX_SLOTS)
+    _within("hello.allocation.max_batch", allocation.max_batch, 1, _MAX_BATCH)
+    _within("hello.applied.term", hello.applied.term, 0, _MAX_VERSION)
+    _within("hello.applied.epoch", hello.applied.epoch, 0, _MAX_VERSION)
+
+
 def check(sample: control_pb2.Sample) -> None:
-    """Raises AbsurdSampleError for numbers that no worker can mean."""
+    """Raises AbsurdReportError for numbers that no worker can mean."""
     _within("window_s", sample.window_s, 0, _MAX_MS / 1000)
     counts = (sample.arrivals, sample.arrived_rows, sample.waiting_rest, sample.executions_rest)
     for name, value in zip(
         ("arrivals", "arrived_rows", "waiting_rest", "executions_rest"), counts, strict=True
     ):
         _within(name, value, 0, _MAX_COUNT)
+    for outcome in control_pb2.Outcomes.DESCRIPTOR.fields:
+        _within(f"outcomes.{outcome.name}", getattr(sample.outcomes, outcome.name), 0, _MAX_COUNT)
     _all_within("executions.wall_ms", (e.wall_ms for e in sample.executions), 0, _MAX_MS)
     _all_within("executions.cpu_ms", (e.cpu_ms for e in sample.executions), 0, _MAX_MS)
     _all_within("executions.busy", (e.busy for e in sample.executions), 0, 1024)
@@ -226,4 +250,4 @@ def _all_within(name: str, values: Iterable[float], low: float, high: float) -> 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
-        raise AbsurdSampleError(f"{name}: expected {low:g} to {high:g}, got {value!r}")
+        raise AbsurdReportError(f"{name}: expected {low:g} to {high:g}, got {value!r}")

@@ -11,6 +11,7 @@ from protos import control_pb2 as pb
 
 # What is not known of a worker's memory in use must not be planned away.
 _MEMORY_HEAD_ROOM = 1.25
+_MEMORY_STEP = 64 << 20
 
 
 def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> ServiceState:
@@ -56,7 +57,7 @@ def allocation_of(configuration: Configuration) -> Allocation:
         configuration.instances,
         configuration.threads,
         configuration.max_batch,
-        configuration.memory_bytes,
+        -(-configuration.memory_bytes // _MEMORY_STEP) * _MEMORY_STEP,
     )
 
 

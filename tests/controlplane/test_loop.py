@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry
 
 from controlplane.actuators.fake import FakeActuator
 from controlplane.config import Config, Governor, ServicePolicy
-from controlplane.loop import ControlLoop, Session
+from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.resize import Quota
+from controlplane.session import Session
 from controlplane.state import Fleet
 from controlplane.store import Store
 from protos import control_pb2 as pb
@@ -54,25 +55,33 @@ class FakeWorker:
     @classmethod
     async def attach(cls, plane: Plane, millicores: int = 1100, **hello) -> "FakeWorker":
         allocation = pb.Allocation(cpu_millicores=millicores, instances=1, threads=1, max_batch=1)
-        session = await plane.loop.attach(
-            pb.Hello(
-                worker_id="w",
-                service="vision",
-                model_digest="d",
-                max_instances=4,
-                max_threads=1,
-                max_batch=1,
-                slo_ms=1000,
-                allocation=allocation,
-                **hello,
-            )
-        )
+        about = {
+            "worker_id": "w",
+            "service": "vision",
+            "model_digest": "d",
+            "max_instances": 4,
+            "max_threads": 1,
+            "max_batch": 1,
+            "slo_ms": 1000,
+            "allocation": allocation,
+        }
+        session = await plane.loop.attach(pb.Hello(**about | hello))
         return cls(plane, session, allocation)
 
     def obey(self) -> None:
         while not self.session.outbox.empty():
             directive = self.session.outbox.get_nowait()
+            if directive is None:
+                return
             self.version, self.allocation = directive.version, directive.allocation
+
+    async def acknowledge_all(self) -> None:
+        """Obey until the stream ends."""
+        while (directive := await self.session.outbox.get()) is not None:
+            self.plane.loop.record(
+                self.session,
+                pb.Sample(window_s=0.1, allocation=directive.allocation, acknowledged=directive.version),
+            )
 
     async def second(self, rate: int, wall_ms: float = 100.0, *, obey: bool = True) -> None:
         """One second of `rate` requests with a budget of about a second, and the loop's tick after it."""
@@ -244,14 +253,7 @@ async def test_an_orderly_goodbye_puts_back_what_was_found(plane):
         await worker.second(rate)
     assert plane.actuator.quotas["w"].cpu_millicores < 1100
 
-    async def obedient() -> None:
-        while (directive := await worker.session.outbox.get()) is not None:
-            plane.loop.record(
-                worker.session,
-                pb.Sample(window_s=0.1, allocation=directive.allocation, acknowledged=directive.version),
-            )
-
-    obeying = asyncio.create_task(obedient())
+    obeying = asyncio.create_task(worker.acknowledge_all())
     await plane.loop.goodbye()
     await obeying
     assert plane.actuator.quotas["w"] == Quota(1100)
@@ -263,3 +265,101 @@ async def test_a_worker_that_says_less_than_it_should_costs_no_other(plane):
     plane.loop.detach(worker.session)
     await plane.loop.tick()
     assert plane.fleet.workers == {}
+
+
+async def test_two_workers_of_one_group_are_both_written():
+    plane = Plane(FakeActuator({"w": Quota(1100), "v": Quota(1100)}))
+    first = await FakeWorker.attach(plane, cgroup_path="/shared")
+    second = await FakeWorker.attach(plane, cgroup_path="/shared", worker_id="v")
+    for _ in range(12):
+        await first.second(2)
+        await second.second(2)
+    assert {worker for worker, _ in plane.actuator.writes} == {"v", "w"}
+    assert not first.session.worker.resize.pending
+    assert not second.session.worker.resize.pending
+
+
+async def test_a_stream_that_has_a_successor_acts_no_more(plane):
+    old = await FakeWorker.attach(plane)
+    for _ in range(6):
+        await old.second(2, obey=False)
+    old.obey()
+    new = await FakeWorker.attach(plane)
+    # The acknowledgement that was buffered on the old stream would let the quota fall.
+    await old.second(2)
+    assert plane.actuator.quotas["w"] == Quota(1100)
+    assert old.session.closed
+    assert plane.fleet.workers["w"] is new.session.worker
+
+
+async def test_what_was_found_first_is_put_back_also_after_the_stream_broke(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(10):
+        await worker.second(2)
+    small = plane.actuator.quotas["w"].cpu_millicores
+    assert small < 1100
+    plane.loop.detach(worker.session)
+    worker = await FakeWorker.attach(plane, millicores=small, applied=worker.version)
+    obeying = asyncio.create_task(worker.acknowledge_all())
+    await plane.loop.goodbye()
+    await obeying
+    assert plane.actuator.quotas["w"] == Quota(1100)
+
+
+async def test_a_goodbye_tries_again_what_failed(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(10):
+        await worker.second(2)
+    plane.actuator.failure = "busy"
+    obeying = asyncio.create_task(worker.acknowledge_all())
+    leaving = asyncio.create_task(plane.loop.goodbye())
+    await settle()
+    plane.actuator.failure = ""
+    plane.now += 1.0
+    await leaving
+    await obeying
+    assert plane.actuator.quotas["w"] == Quota(1100)
+
+
+async def test_a_worker_that_does_not_acknowledge_can_still_be_told_to_shrink(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(6):
+        await worker.second(25)  # the last directive is never obeyed
+    for _ in range(20):
+        await worker.second(2, obey=False)
+    assert worker.session.worker.resize.overdue
+    assert plane.metric("sponge_control_overdue", service="vision", worker="w") == 1
+    assert worker.session.worker.resize.target.cpu_millicores <= 1100
+    held = plane.actuator.quotas["w"]
+    assert held.cpu_millicores > 1100  # something may still be running under it
+    await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores <= 1100
+
+
+async def test_what_silent_workers_hold_is_not_given_to_others():
+    plane = Plane(FakeActuator({"w": Quota(3000), "v": Quota(1100)}))
+    await FakeWorker.attach(plane, millicores=3000)
+    plane.now += 10.0
+    worker = await FakeWorker.attach(plane, worker_id="v")
+    for _ in range(10):
+        await worker.second(60)
+    assert worker.session.worker.allocation.cpu_millicores <= 1000 + 100
+
+
+async def test_a_decision_that_cannot_be_kept_is_carried_out(plane, capsys):
+    worker = await FakeWorker.attach(plane)
+    plane.store.close()
+    for _ in range(8):
+        await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+    assert plane.metric("sponge_control_store_failures_total") >= 1
+    assert capsys.readouterr().out.count("decision not kept") == 1
+
+
+async def test_a_paused_plane_changes_nothing_on_attach_either():
+    plane = Plane(FakeActuator({"w": Quota(500), "v": Quota(None)}))
+    plane.fleet.paused = True
+    await FakeWorker.attach(plane, millicores=500, starting=True)
+    await FakeWorker.attach(plane, worker_id="v")
+    await settle()
+    assert plane.actuator.writes == []
