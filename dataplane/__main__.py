@@ -114,6 +114,7 @@ def _policy(config: Config) -> Policy:
     return Policy(
         max_slo_s=(service.max_slo_ms or service.slo_ms) / 1000,
         min_slo_s=service.min_slo_ms / 1000,
+        max_grace_s=service.max_grace_ms / 1000,
         margin_s=service.response_margin_ms / 1000,
         trust_client=service.trust_client_deadline,
     )

@@ -119,8 +119,11 @@ class Batcher:
         return min((execution.shape.version for execution in self._running), default=self.shape.version)
 
     def add(self, request: Request) -> bool:
-        """Queue a request; False if the queue is full."""
-        if len(self) >= self.max_queue:
+        """Queue a request; False if the queue is full.
+
+        Late ones take no place that it could have: the next step drops them, the latest first.
+        """
+        if len(self._live) >= self.max_queue:
             return False
         self._live.add(request)
         return True
@@ -160,6 +163,8 @@ class Batcher:
             while len(self._running) < self.shape.instances and len(self) > 0:
                 self._start_next(now, work)
         self._refuse_hopeless(now, work)
+        while len(self) > self.max_queue:
+            self._displace_late(work)
         distress = work.given_up or self._first_miss(self._live, now, self.times.highs()) is not None
         return Step(work.start, work.drop, self._wake_at(now), distress)
 
@@ -281,6 +286,11 @@ class Batcher:
             self._late.add(request)
         else:
             work.drop.append(Drop(request, Outcome.REFUSED, predicted_s))
+
+    def _displace_late(self, work: _Work) -> None:
+        last = self._late[len(self._late) - 1]
+        self._late.remove(last)
+        work.drop.append(Drop(last, Outcome.QUEUE_FULL))
 
     def _wake_at(self, now: float) -> float | None:
         times = [r.deadline_at for r in self._live] + [r.expires_at for r in self._late]

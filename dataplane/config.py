@@ -36,6 +36,8 @@ class Service(Section, frozen=True, kw_only=True):
     trust_client_deadline: bool = False  # lifts max_slo_ms for requests that state a deadline
     # Shorter deadlines count as this in the order of service, so that nobody wins by lying.
     min_slo_ms: NonNegativeMs = 0.0
+    # A late answer is not waited for any longer than this after the deadline, whatever grace a client asks for.
+    max_grace_ms: NonNegativeMs = 10_000.0
     # Kept back from every deadline for the answer's way home.
     response_margin_ms: NonNegativeMs = 5.0
 

@@ -11,6 +11,7 @@ class Policy:
     min_slo_s: float = 0.0
     margin_s: float = 0.0
     trust_client: bool = False
+    max_grace_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Deadline:
 def resolve(stated: Stated, policy: Policy, received_at: float) -> Deadline:
     """The earliest of gRPC's deadline less the grace, the stated budget, and the service's own SLO.
 
-    The margin is kept back from all of them. A late answer is wanted for the grace, and never after the
-    client has gone.
+    The margin is kept back from all of them. A late answer is wanted for the grace, as far as the service
+    grants it, and never after the client has gone.
     """
     budgets = []
     if stated.remaining_s is not None:
@@ -49,7 +50,7 @@ def resolve(stated: Stated, policy: Policy, received_at: float) -> Deadline:
     if not (policy.trust_client and budgets):
         budgets.append(policy.max_slo_s)
     deadline_at = received_at + min(budgets) - policy.margin_s
-    expires_at = deadline_at + stated.grace_s
+    expires_at = deadline_at + min(stated.grace_s, policy.max_grace_s)
     if stated.remaining_s is not None:
         expires_at = min(expires_at, received_at + stated.remaining_s - policy.margin_s)
     return Deadline(

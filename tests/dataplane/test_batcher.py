@@ -193,6 +193,20 @@ class TestRefusal:
         add(one, request(9.0))
         assert not one.add(request(9.0))
 
+    def test_late_requests_make_way_for_live_ones(self):
+        one = batcher(max_queue=2)
+        add(one, request(9.0))
+        one.step(0.0)
+        sooner, later = add(one, request(0.1, grace_s=60.0), request(0.2, grace_s=60.0))
+        assert not one.step(0.0).drop
+        assert list(one.late) == [sooner, later]
+        (live,) = add(one, request(9.0))
+        assert dropped(one.step(0.0)) == [(later, Outcome.QUEUE_FULL)]
+        assert (list(one.live), list(one.late)) == ([live], [sooner])
+        add(one, request(9.0))
+        assert dropped(one.step(0.0)) == [(sooner, Outcome.QUEUE_FULL)]
+        assert not one.add(request(9.0))
+
 
 class TestTime:
     def test_a_deadline_that_passes_while_queued_ends_it(self):

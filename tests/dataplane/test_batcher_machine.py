@@ -17,6 +17,9 @@ shapes = st.builds(Shape, instances=st.integers(1, 3), threads=st.integers(1, 2)
 # Seconds of 1 to 4 rows: proportional, economical, better up to three rows only.
 TABLES = [(0.1, 0.2, 0.3, 0.4), (0.1, 0.11, 0.12, 0.13), (0.1, 0.15, 0.18, 0.4)]
 
+# Small enough to be full at times.
+MAX_QUEUE = 8
+
 # What ends this close to its deadline may go either way.
 ROUNDING_S = 1e-9
 
@@ -32,7 +35,7 @@ class BatcherMachine(RuleBasedStateMachine):
         times = ServiceTimes(
             [ServiceTime(rows, mean, 0.7 * mean, 1.4 * mean) for rows, mean in enumerate(means, start=1)]
         )
-        self.batcher = Batcher(shape, times, max_queue=30)
+        self.batcher = Batcher(shape, times, MAX_QUEUE)
         self.waiting = set()
         self.ends = {}  # execution → when
         self.ended = {}  # request → how
@@ -60,8 +63,9 @@ class BatcherMachine(RuleBasedStateMachine):
             arrived_at=self.now,
             rank_at=max(deadline_at, self.now + least_rank),
         )
-        assert self.batcher.add(arrived) == (len(self.waiting) < 30)
-        if arrived in self.batcher.live:
+        room = len(self.batcher.live) < MAX_QUEUE
+        assert self.batcher.add(arrived) == room
+        if room:
             self.asked.append(arrived)
             self.waiting.add(arrived)
         self.step()
@@ -132,16 +136,23 @@ class BatcherMachine(RuleBasedStateMachine):
         runs = {r for execution in step.start for r in execution.requests}
         drops = {drop.request for drop in step.drop}
 
+        assert len(live) + len(late) <= MAX_QUEUE
         # Nothing is lost: what waited runs, ends, or still waits, and only one of them.
         assert runs | drops | {*live, *late} == self.waiting
         assert len(runs) + len(drops) + len(live) + len(late) == len(self.waiting)
 
         given_up = [r for r in live_before if r in late or r in drops]
         for drop in step.drop:
-            assert drop.outcome in (Outcome.EXPIRED, Outcome.REFUSED)
             if drop.outcome is Outcome.EXPIRED:
                 assert now >= drop.request.expires_at
+            elif drop.outcome is Outcome.QUEUE_FULL:
+                assert drop.request not in live
+                assert len(live) + len(late) == MAX_QUEUE
+                assert all(
+                    (drop.request.rank_at, drop.request.sequence) > (r.rank_at, r.sequence) for r in late
+                )
             else:
+                assert drop.outcome is Outcome.REFUSED
                 assert drop.request in given_up
                 assert drop.predicted_s is not None
             self.end(drop.request, drop.outcome)

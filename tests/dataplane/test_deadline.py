@@ -66,6 +66,13 @@ class TestGrace:
         resolved = resolve(Stated(remaining_s=30.0, grace_s=2.0), ONE_SECOND, 0.0)
         assert (resolved.deadline_at, resolved.expires_at) == (1.0, 3.0)
 
+    def test_nor_than_the_service_grants(self):
+        policy = Policy(max_slo_s=1.0, max_grace_s=0.5)
+        resolved = resolve(Stated(remaining_s=30.0, grace_s=2.0), policy, 0.0)
+        assert (resolved.deadline_at, resolved.expires_at) == (1.0, 1.5)
+        resolved = resolve(Stated(remaining_s=2.5, grace_s=2.0), policy, 0.0)
+        assert (resolved.deadline_at, resolved.expires_at) == (0.5, 1.0)
+
     def test_with_nothing_left_of_the_upload_it_is_late_from_the_start(self):
         resolved = resolve(Stated(remaining_s=1.5, grace_s=2.0), ONE_SECOND, 0.0)
         assert (resolved.deadline_at, resolved.expires_at) == (-0.5, 1.5)
@@ -77,7 +84,9 @@ durations = st.floats(0.0, 100.0)
 
 @given(
     stated=st.builds(Stated, st.none() | seconds, st.none() | seconds, durations),
-    policy=st.builds(Policy, st.floats(0.001, 60.0), durations, st.floats(0.0, 0.1), st.booleans()),
+    policy=st.builds(
+        Policy, st.floats(0.001, 60.0), durations, st.floats(0.0, 0.1), st.booleans(), durations
+    ),
     received_at=st.floats(0.0, 1e6),
 )
 def test_invariants(stated, policy, received_at):
