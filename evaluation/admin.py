@@ -1,35 +1,44 @@
-"""Asking a control plane what it believes and what it has decided."""
+"""Asking a control plane what it believes and what it decides."""
 
-import asyncio
-import contextlib
+from collections.abc import AsyncIterator
 
 import grpc
 
 from protos import control_pb2, control_pb2_grpc
 
-_ALL = 100_000
+_TIMEOUT_S = 10.0
+
+
+class ControlPlaneError(Exception):
+    """A control plane that does not answer; the text says which, and why."""
 
 
 class Admin:
-    """The admin service at `address` (HOST:PORT). Calls raise grpc.aio.AioRpcError."""
+    """The admin service at `address` (HOST:PORT), over one connection. Calls raise ControlPlaneError."""
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._channel = grpc.aio.insecure_channel(address)
+        self._stub = control_pb2_grpc.AdminStub(self._channel)
 
     async def fleet(self) -> control_pb2.Fleet:
         """What the control plane believes now."""
-        async with grpc.aio.insecure_channel(self._address) as channel:
-            return await control_pb2_grpc.AdminStub(channel).GetFleet(control_pb2.GetFleetRequest())
+        try:
+            return await self._stub.GetFleet(control_pb2.GetFleetRequest(), timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
 
-    async def decisions(self) -> list[control_pb2.Decision]:
-        """All that the control plane has decided, oldest first."""
-        found = []
-        async with grpc.aio.insecure_channel(self._address) as channel:
-            watching = control_pb2_grpc.AdminStub(channel).WatchDecisions(
-                control_pb2.WatchDecisionsRequest(past=_ALL)
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    async for decision in watching:
-                        found.append(decision)  # noqa: PERF401 - what came before the time-out counts
-        return found
+    async def decisions(self) -> AsyncIterator[control_pb2.Decision]:
+        """Each decision from now on, as it is made; without end."""
+        try:
+            async for decision in self._stub.WatchDecisions(control_pb2.WatchDecisionsRequest()):
+                yield decision
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    def _error(self, error: grpc.aio.AioRpcError) -> ControlPlaneError:
+        return ControlPlaneError(f"control plane at {self._address}: {error.code().name}: {error.details()}")

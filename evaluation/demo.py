@@ -17,7 +17,6 @@ from evaluation.result import Result
 from evaluation.scenario import Offer, Subject
 
 _RESERVED_MILLICORES = 300
-_MEASURE_S = 5.0
 # What a worker starts with under Sponge: one core's worth, until it is known what it needs.
 _START_MILLICORES = 700
 
@@ -44,11 +43,12 @@ class Options:
 async def run(options: Options, progress: Progress) -> Result:
     """Measure the host, offer it the load twice, and give everything that came of it.
 
-    Raises StartError, bandwidth.TraceError, OSError. Stops everything it started, also when cancelled.
+    Raises StartError, ControlPlaneError, bandwidth.TraceError, OSError.
+    Stops everything it started, also when cancelled.
     """
     trace = network(options.bandwidth, options.seed, options.seconds)
     progress(Stage("preparing models and inputs, measuring this host", 0, 1))
-    measured = await scenario.prepare(options.models, options.seed, _MEASURE_S)
+    measured = await scenario.prepare(options.models, options.seed, options.seconds)
     cpus = len(os.sched_getaffinity(0))
     offered = scenario.offer(measured, cpus, _RESERVED_MILLICORES)
     schedule = scenario.arrivals(offered, measured, options.seconds, options.seed)

@@ -51,7 +51,10 @@ class _Process:
 
 def actuator_kind() -> tuple[ActuatorKind, Cgroup | None]:
     """What can resize local processes here: a control group where one may be made, else threads only."""
-    parent = usable_parent()
+    try:
+        parent = usable_parent()
+    except CgroupError:
+        parent = None
     return (ActuatorKind.THREADS, None) if parent is None else (ActuatorKind.LOCAL, parent)
 
 
@@ -79,6 +82,9 @@ class Embedded:
         self._directory.mkdir(parents=True, exist_ok=True)
         try:
             await self._start()
+        except CgroupError as error:
+            await self._stop()
+            raise StartError(f"control groups: {error}") from error
         except BaseException:
             await self._stop()
             raise
@@ -198,6 +204,7 @@ class Embedded:
             with contextlib.suppress(CgroupError):
                 group.remove()
         self._groups.clear()
+        await self.admin.aclose()
 
 
 def worker_toml(spec: WorkerSpec, listen: str, control: str) -> str:

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evaluation import load
-from evaluation.admin import Admin
+from evaluation.admin import Admin, ControlPlaneError
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.link import Links
 from evaluation.result import Change, Cost, Point, Run
@@ -20,6 +20,7 @@ from protos import control_pb2 as pb
 _POLL_S = 0.25
 # Time for connections and the first plan before the first request is due.
 _LEAD_S = 1.0
+_NOTHING = Cost(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ class Offered:
 async def run(
     policy: str, admin: Admin, addresses: Mapping[str, str], offered: Offered, progress: Progress
 ) -> Run:
-    """Offer everything to the workers at `addresses` (HOST:PORT by service), and give what came of it."""
+    """Offer everything to the workers at `addresses` (HOST:PORT by service), and give what came of it.
+
+    Raises ControlPlaneError, OSError.
+    """
     t0 = time.monotonic() + _LEAD_S
     done = 0
 
@@ -56,16 +60,16 @@ async def run(
         done += 1
         progress(Stage(policy, done, len(offered.schedule)))
 
-    before, busy_before = await admin.fleet(), _busy()
-    async with _links(addresses, offered, t0) as services, _watch(admin, t0) as points:
+    busy_before = _busy()
+    async with _links(addresses, offered, t0) as services, watch(admin, t0) as seen:
         done_load = await load.run(offered.schedule, services, t0=t0, trace=offered.trace, progress=ended)
-    after, busy_after = await admin.fleet(), _busy()
+    busy_after = _busy()
     return Run(
         policy=policy,
         rows=done_load.rows,
-        points=points,
-        changes=[_change(decision, t0) for decision in await admin.decisions()],
-        cost=_cost(before, after),
+        points=seen.points,
+        changes=seen.changes,
+        cost=seen.cost,
         generator_cpu_s=done_load.cpu_s,
         host_busy_share=(busy_after[0] - busy_before[0]) / max(1e-9, busy_after[1] - busy_before[1]),
         seconds=offered.seconds,
@@ -98,24 +102,62 @@ def _service(subject: Subject, address: tuple[str, int]) -> load.Service:
     )
 
 
+@dataclass(slots=True)
+class Seen:
+    """What was seen of a fleet from its first observation on; `cost` by service."""
+
+    points: list[Point] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    cost: dict[str, Cost] = field(default_factory=dict)
+    _counted: dict[str, Cost] | None = None  # by worker, what its counters said last
+
+    def observe(self, fleet: pb.Fleet, at_s: float) -> None:
+        """Take down where every worker is, and what each service has cost since the last observation."""
+        counted = {} if self._counted is None else self._counted
+        for worker in fleet.workers:
+            self.points.append(_point(worker, at_s))
+            now = Cost(worker.core_seconds_reserved, worker.core_seconds_used)
+            last = counted.get(worker.worker_id, now if self._counted is None else _NOTHING)
+            if now.reserved < last.reserved:  # it has attached anew, and counts from there
+                last = _NOTHING
+            so_far = self.cost.get(worker.service, _NOTHING)
+            self.cost[worker.service] = Cost(
+                so_far.reserved + now.reserved - last.reserved, so_far.used + now.used - last.used
+            )
+            counted[worker.worker_id] = now
+        self._counted = counted
+
+
 @contextlib.asynccontextmanager
-async def _watch(admin: Admin, t0: float) -> AsyncIterator[list[Point]]:
-    """Look at the fleet every so often while the block runs."""
-    points: list[Point] = []
+async def watch(admin: Admin, t0: float) -> AsyncIterator[Seen]:
+    """Look at the fleet every so often and follow its decisions while the block runs, and once at its end.
+
+    Raises ControlPlaneError if there is no control plane at the beginning or at the end.
+    """
+    seen = Seen()
 
     async def look() -> None:
-        while True:
-            fleet = await admin.fleet()
-            at_s = time.monotonic() - t0
-            points.extend(_point(worker, at_s) for worker in fleet.workers)
-            await asyncio.sleep(_POLL_S)
+        seen.observe(await admin.fleet(), time.monotonic() - t0)
 
-    looking = asyncio.create_task(look())
+    async def keep_looking() -> None:
+        while True:
+            await asyncio.sleep(_POLL_S)
+            with contextlib.suppress(ControlPlaneError):  # one point less; the end tells if it is gone
+                await look()
+
+    async def listen() -> None:
+        async for decision in admin.decisions():
+            seen.changes.append(_change(decision, time.monotonic() - decision.age_s - t0))
+
+    await look()
+    watching = [asyncio.create_task(keep_looking()), asyncio.create_task(listen())]
     try:
-        yield points
+        yield seen
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+    await look()
 
 
 def _point(worker: pb.WorkerStatus, at_s: float) -> Point:
@@ -133,24 +175,15 @@ def _point(worker: pb.WorkerStatus, at_s: float) -> Point:
     )
 
 
-def _change(decision: pb.Decision, t0: float) -> Change:
+def _change(decision: pb.Decision, at_s: float) -> Change:
     return Change(
-        at_s=time.monotonic() - decision.age_s - t0,
+        at_s=at_s,
         service=decision.service,
         action=decision.action,
         reason=decision.reason,
         before_millicores=decision.before.cpu_millicores,
         after_millicores=decision.after.cpu_millicores,
     )
-
-
-def _cost(before: pb.Fleet, after: pb.Fleet) -> dict[str, Cost]:
-    spent = {w.worker_id: (w.core_seconds_reserved, w.core_seconds_used) for w in before.workers}
-    cost = {}
-    for worker in after.workers:
-        reserved, used = spent.get(worker.worker_id, (0.0, 0.0))
-        cost[worker.service] = Cost(worker.core_seconds_reserved - reserved, worker.core_seconds_used - used)
-    return cost
 
 
 def _busy() -> tuple[float, float]:

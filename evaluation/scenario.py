@@ -24,6 +24,7 @@ OFFERED_SHARE = 0.35
 _WORKER_OVERHEAD_S = {VISION: 0.005, MAGIKA: 0.002}
 GENERATOR_S = {VISION: 0.006, MAGIKA: 0.004}
 _PICTURES, _FILES = 16, 40
+_MEASURE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,6 @@ def arrivals(offered: Offer, measured: Sequence[Subject], seconds: float, seed: 
 
 
 async def prepare(directory: Path, seed: int, seconds: float) -> tuple[Subject, ...]:
-    """`build_models` and `subjects` off the event loop."""
+    """`build_models` and `subjects` off the event loop, for a run of `seconds`: measured no longer than that."""
     await asyncio.to_thread(build_models, directory)
-    return await asyncio.to_thread(subjects, directory, seed, seconds)
+    return await asyncio.to_thread(subjects, directory, seed, min(_MEASURE_S, seconds))

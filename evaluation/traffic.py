@@ -1,5 +1,6 @@
 """The demo's load for workers that run already, as under Compose."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,6 @@ from evaluation import demo, measure, scenario
 from evaluation.admin import Admin
 from evaluation.measure import Offered, Progress, Stage
 from evaluation.result import Result
-
-_MEASURE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +26,17 @@ class Options:
 async def run(options: Options, progress: Progress) -> Result:
     """Measure the models here, then offer OFFERED_SHARE of what the control plane says its host has.
 
-    Raises bandwidth.TraceError, OSError, grpc.aio.AioRpcError.
+    Raises bandwidth.TraceError, OSError, ControlPlaneError.
     """
     trace = demo.network(options.bandwidth, options.seed, options.seconds)
-    progress(Stage("preparing models and inputs, measuring this host", 0, 1))
-    subjects = await scenario.prepare(options.models, options.seed, _MEASURE_S)
-    admin = Admin(options.control)
-    fleet = await admin.fleet()
-    offer = scenario.offer_for(subjects, fleet.host_millicores)
-    schedule = scenario.arrivals(offer, subjects, options.seconds, options.seed)
-    offered = Offered(subjects, schedule, trace, options.seconds)
-    done = await measure.run("sponge", admin, options.addresses, offered, progress)
+    async with contextlib.aclosing(Admin(options.control)) as admin:
+        fleet = await admin.fleet()  # before anything that takes longer
+        progress(Stage("preparing models and inputs, measuring this host", 0, 1))
+        subjects = await scenario.prepare(options.models, options.seed, options.seconds)
+        offer = scenario.offer_for(subjects, fleet.host_millicores)
+        schedule = scenario.arrivals(offer, subjects, options.seconds, options.seed)
+        offered = Offered(subjects, schedule, trace, options.seconds)
+        done = await measure.run("sponge", admin, options.addresses, offered, progress)
     return Result(
         settings=demo.describe(offer, subjects, trace) | {"resized by": fleet.actuator},
         slo_ms={subject.name: subject.slo_ms for subject in subjects},

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from evaluation import report, table
+from evaluation.admin import ControlPlaneError
 from evaluation.bandwidth import TraceError
 from evaluation.embedded import StartError
 from evaluation.measure import Stage
@@ -29,7 +30,7 @@ def measured(measure: Measure, output: Path | None, *, as_json: bool) -> int:
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
         ) as bar:
             result = asyncio.run(_run(measure, bar))
-    except (StartError, TraceError, OSError) as error:
+    except (StartError, ControlPlaneError, TraceError, OSError) as error:
         print(f"sponge: {error}", file=sys.stderr)
         return 2
     for name, value in result.settings.items():
