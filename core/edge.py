@@ -1,13 +1,20 @@
 """The listening side of a plane: its services, health and reflection on one port, metrics on another."""
 
-from collections.abc import Sequence
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 import grpc
+import structlog
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
 _STOP_GRACE_S = 1.0  # for streams that clients keep open, such as a health Watch
+
+log = structlog.get_logger()
 
 
 class ListenError(Exception):
@@ -24,6 +31,7 @@ class Edge:
         self, services: Sequence[str], health_names: Sequence[str] = (), max_message_bytes: int = 4 << 20
     ) -> None:
         self.server = grpc.aio.server(
+            interceptors=[_Faults()],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -31,7 +39,7 @@ class Edge:
                 ("grpc.so_reuseport", 0),
                 # Peers may ping a stream that is quiet while its request waits.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-            ]
+            ],
         )
         self._health = health.aio.HealthServicer()
         self._names = ("", *services, *health_names)
@@ -77,6 +85,68 @@ class Edge:
     async def _set_health(self, status: int) -> None:
         for name in self._names:
             await self._health.set(name, status)
+
+
+class _Faults(grpc.aio.ServerInterceptor):
+    """Answers for whatever a handler did not foresee, with texts that tell strangers nothing of the code.
+
+    Decodes requests in the handler's place: gRPC itself would send the exception's text.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        kind = "_".join(
+            "stream" if streaming else "unary"
+            for streaming in (handler.request_streaming, handler.response_streaming)
+        )
+        behaviour = getattr(handler, kind)
+        decode = handler.request_deserializer or (lambda message: message)
+        decoded = (lambda messages: _each(decode, messages)) if handler.request_streaming else decode
+        method = handler_call_details.method
+
+        async def answer(request: Any, context: Any) -> Any:
+            async with _contained(context, method):
+                return await behaviour(decoded(request), context)
+
+        async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with (
+                _contained(context, method),
+                contextlib.aclosing(behaviour(decoded(request), context)) as all_,
+            ):
+                async for each in all_:
+                    yield each
+
+        contained = answers if inspect.isasyncgenfunction(behaviour) else answer
+        return handler._replace(request_deserializer=None, **{kind: contained})
+
+
+async def _each(decode: Callable[[bytes], Any], messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for message in messages:
+        yield decode(message)
+
+
+@contextlib.asynccontextmanager
+async def _contained(context: Any, method: str) -> AsyncIterator[None]:
+    """Ends the call where the block fails, unless it has ended already."""
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except DecodeError:
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT, "request: expected a message of this method's type"
+        )
+    except Exception:
+        if context.done():
+            raise
+        log.exception("call failed", method=method)
+        await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
 
 def _expectation(key: str, address: str) -> str:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from dataplane import deadline, tensors
@@ -96,7 +97,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         return tensors.metadata(self._signature)
 
     async def ModelInfer(  # type: ignore[override]  # see add_to
-        self, messages: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, messages: AsyncIterator[bytes], context: Context
     ) -> pb.ModelInferResponse:
         """Answer one request, beginning when its header has arrived."""
         received_at = self._clock()
@@ -105,8 +106,8 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         if header.uncertain:
             self._metrics.uncertain_deadline()
         try:
-            message = await anext(messages, None)
-            if message is None:
+            body = await anext(messages, None)
+            if body is None:
                 # The stream of a call that is over just ends; its cancellation follows.
                 await asyncio.sleep(_CANCELLATION_S)
         except asyncio.CancelledError:
@@ -119,8 +120,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         if self.state is not State.SERVING:
             await context.abort(grpc.StatusCode.UNAVAILABLE, self.state.value)
         try:
-            if message is None:
-                raise InvalidRequest("request: expected one message, got none")
+            message = _message(body)
             self._check_model(message.model_name, message.model_version)
             decoded = tensors.decode(message, self._signature)
             if decoded.rows > self._max_batch:
@@ -167,21 +167,29 @@ def add_to(server: grpc.aio.Server, servicer: InferenceServer) -> None:
     """Register all calls of the service.
 
     ModelInfer is registered as a call with a request stream: on the wire that is the same as one without,
-    and it begins when the header has arrived instead of when the body has.
+    and it begins when the header has arrived instead of when the body has. It decodes the body itself, so
+    that one that cannot be decoded is counted.
     """
     handlers = {}
     for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
-        kind = (
-            grpc.stream_unary_rpc_method_handler
-            if method.name == "ModelInfer"
-            else grpc.unary_unary_rpc_method_handler
-        )
+        infer = method.name == "ModelInfer"
+        kind = grpc.stream_unary_rpc_method_handler if infer else grpc.unary_unary_rpc_method_handler
         handlers[method.name] = kind(
             getattr(servicer, method.name),
-            request_deserializer=GetMessageClass(method.input_type).FromString,
+            request_deserializer=None if infer else GetMessageClass(method.input_type).FromString,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+
+def _message(body: bytes | None) -> pb.ModelInferRequest:
+    """Raises InvalidRequest."""
+    if body is None:
+        raise InvalidRequest("request: expected one message, got none")
+    try:
+        return pb.ModelInferRequest.FromString(body)
+    except DecodeError as error:
+        raise InvalidRequest("request: expected a ModelInferRequest") from error
 
 
 def _code_of(error: InvalidRequest | UnknownModel) -> grpc.StatusCode:
