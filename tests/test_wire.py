@@ -210,6 +210,21 @@ class TestBadInput:
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert str(1 << 20) in error.details()
 
+    @pytest.mark.parametrize(
+        ("method", "text"),
+        [
+            ("ModelInfer", "request: expected a ModelInferRequest"),
+            ("ModelMetadata", "request: expected a message of this method's type"),
+        ],
+    )
+    def test_bytes_that_are_no_message(self, scale, method, text):
+        before = scale.ended("failed")
+        with grpc.insecure_channel(scale.address) as channel:
+            call = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            error = refused(call, b"\xff\xff\xff\xff")
+        assert (error.code(), error.details()) == (INVALID, text)
+        assert scale.ended("failed") == before + (method == "ModelInfer")
+
     def test_is_counted_and_serving_goes_on(self, scale, service):
         before = scale.ended("failed")
         refused(service.ModelInfer, _bad(datatype="FP64"))
@@ -283,7 +298,7 @@ class TestDeadlines:
             grpc.insecure_channel(worker.address) as channel,
         ):
             service = stub(channel)
-            long = service.ModelInfer.future(infer_request("spin", spinning.spins(second)))
+            long = service.ModelInfer.future(infer_request("spin", spinning.spins(3 * second)))
             eventually(lambda: worker.metrics()["sponge_worker_executions_running"])
             error = refused(
                 service.ModelInfer, infer_request("spin", spinning.spins(1), **parameters), timeout=20
@@ -325,6 +340,12 @@ class TestDeadlines:
         assert refused(spinner.ModelInfer, request).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         request = infer_request("spin", spinning.spins(1), slo_ms=69_000, sent_unix_ms=ago)
         spinner.ModelInfer(request)
+
+    def test_clients_behind_one_proxy_may_have_any_clock(self, service):
+        """As they share its connection."""
+        for sent_s in (100_000.0, 5.0, 100_001.0, 6.0):
+            request = infer_request("scale", rows(1))
+            service.ModelInfer(request, timeout=10.0, metadata=(("sent-s", f"{sent_s}"),))
 
     def test_with_grace_a_late_answer_is_delivered_and_counted(self, spin, spinner, busy):
         late = spin.ended("late")

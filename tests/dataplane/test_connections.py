@@ -74,10 +74,51 @@ def test_a_time_of_sending_says_nothing_before_there_is_a_measure():
     assert connections.header(PEER, sent(1.1), 2.0).uncertain
 
 
+def test_a_header_that_nothing_held_up_is_charged_for_nothing():
+    connections = Connections()
+    header = connections.header(PEER, sent(1.0), 1.05)
+    connections.complete(PEER, header.upload, 1.06)
+    assert connections.header(PEER, sent(2.0), 2.3).delay_s == 0.0
+
+
+def test_nor_for_more_than_the_upload_ahead_of_it_took():
+    connections = Connections()
+    connections.header(PEER, sent(1.0), 1.0)
+    header = connections.header(PEER, sent(1.0), 1.4)
+    assert header.delay_s == pytest.approx(0.4)
+    later = Connections()
+    first = later.header(PEER, sent(1.0), 1.0)
+    later.complete(PEER, first.upload, 2.0)
+    assert later.header(PEER, sent(0.9), 2.05).delay_s == pytest.approx(1.05)
+
+
+def test_one_behind_many_is_charged_for_them_all():
+    connections = Connections()
+    uploads = []
+    for behind, at in enumerate((1.0, 2.0, 3.0, 4.0)):
+        if uploads:
+            connections.complete(PEER, uploads[-1], at - 0.001)
+        header = connections.header(PEER, sent(1.0), at)
+        assert (header.delay_s, header.uncertain) == (pytest.approx(behind), False)
+        uploads.append(header.upload)
+
+
+def test_clients_behind_one_proxy_have_clocks_of_their_own():
+    connections = Connections()
+    for at, sent_s in ((5000.0, 1000.0), (5001.0, 400.0), (5002.0, 999.0), (5003.0, 1003.0), (5004.0, 404.0)):
+        header = connections.header(PEER, sent_s, at)
+        assert (header.delay_s, header.uncertain) == (0.0, False)
+        connections.complete(PEER, header.upload, at + 0.001)
+    connections.header(PEER, 1010.0, 5010.0)
+    behind = connections.header(PEER, 411.0, 5012.0)
+    assert (behind.delay_s, behind.uncertain) == (0.0, True)
+
+
 def test_clocks_that_drift_are_charged_for_no_more_than_two_minutes_of_it():
     connections = Connections()
     delays = []
-    for second in range(36_000):
+    connections.header(PEER, None, 0.0)  # an upload that never ends
+    for second in range(1, 36_000):
         now = float(second)
         header = connections.header(PEER, sent(now) - now * 1e-4, now)
         connections.complete(PEER, header.upload, now)
