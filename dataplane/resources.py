@@ -1,5 +1,6 @@
 """What the kernel says of this worker: CPU used, quota, throttling, memory."""
 
+import os
 import resource
 import time
 from pathlib import Path
@@ -10,13 +11,31 @@ from dataplane.telemetry import Resources
 _PAGE_BYTES = resource.getpagesize()
 
 
-def own_cgroup() -> Cgroup | None:
-    """The cgroup this process has to itself, as in a container; None where it shares the root's."""
+def own_cgroup(root: Path = Path("/")) -> Cgroup | None:
+    """The cgroup whose CPU time and quota are this worker's; None where others share them, as in a login session.
+
+    `root` is where /proc and the mount points are looked for.
+    """
     try:
-        cgroup = Cgroup.of_process("self")
-    except CgroupError:
+        cgroup = Cgroup.of_process("self", root)
+        if cgroup is None or cgroup.is_root:
+            return None
+        alone = all(
+            set((path / "cgroup.procs").read_text().split()) == {str(os.getpid())}
+            for path in (cgroup.cpu, cgroup.cpuacct)
+        )
+    except (CgroupError, OSError):
         return None
-    return None if cgroup is None or cgroup.is_root else cgroup
+    return cgroup if alone or _is_main(cgroup) else None
+
+
+def _is_main(cgroup: Cgroup) -> bool:
+    """Whether this is what a container was started for: its init, or that one's child.
+
+    Besides it only its health checks and what people execute there run in the container's cgroup, which
+    is mounted as the top of the hierarchy.
+    """
+    return 1 in (os.getpid(), os.getppid()) and cgroup.cpu.is_mount()
 
 
 def read(cgroup: Cgroup | None) -> Resources:
