@@ -22,8 +22,15 @@ from evaluation.admin import Admin
 
 _START_S = 60.0
 _STOP_S = 15.0
-# Waits for a line before it becomes the worker, which so never runs outside its group.
-_HELD = 'read -r go && exec "$@"'
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Waits for a line before it becomes the process, which so never runs outside its group; without one it ends.
+# The kernel stops it (PR_SET_PDEATHSIG is 1) should what started it be killed.
+_HELD = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if sys.stdin.readline():
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 class StartError(Exception):
@@ -61,6 +68,8 @@ def actuator_kind() -> tuple[ActuatorKind, Cgroup | None]:
 class Embedded:
     """Starts everything on entering, stops everything it started on leaving, whatever happened between.
 
+    Meanwhile SIGINT, SIGTERM and SIGHUP cancel the task that entered. Being cancelled, however often, cuts no
+    stop short; being killed takes the processes along. For the main thread only.
     Files, logs included, go to `directory`. Raises StartError.
     """
 
@@ -80,7 +89,12 @@ class Embedded:
 
     async def __aenter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
+        task = asyncio.current_task()
+        assert task is not None
         try:
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    asyncio.get_running_loop().add_signal_handler(number, task.cancel)
             await self._start()
         except CgroupError as error:
             await self._stop()
@@ -137,10 +151,9 @@ class Embedded:
 
     async def _spawn(self, name: str, module: str, config: Path, group: Cgroup | None) -> _Process:
         log = self._directory / f"{name}.log"
-        command = [sys.executable, "-m", module, "--config", str(config)]
         with log.open("wb") as sink:
             process = await asyncio.create_subprocess_exec(
-                "sh", "-c", _HELD, "sh", *command,
+                sys.executable, "-S", "-c", _HELD, "-m", module, "--config", str(config),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
@@ -188,6 +201,21 @@ class Embedded:
         return {worker.service for worker in (await self.admin.fleet()).workers if worker.state == "serving"}
 
     async def _stop(self) -> None:
+        """Stop everything, to the end: whoever cancels this meanwhile has to wait."""
+        stopping = asyncio.create_task(self._stop_all())
+        cancelled = False
+        while not stopping.done():
+            try:
+                await asyncio.wait([stopping])
+            except asyncio.CancelledError:
+                cancelled = True
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+        stopping.result()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _stop_all(self) -> None:
         # Workers first: the control plane would otherwise put back allocations of what is about to end.
         for started in reversed(self._processes):
             if started.process.returncode is None:

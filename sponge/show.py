@@ -23,6 +23,7 @@ def measured(measure: Measure, output: Path | None, *, as_json: bool) -> int:
     """Run `measure` under a progress bar, write its report into `output`, print its numbers.
 
     Exit code 2 and one line if it cannot be run. The bar and the table of a JSON run go to standard error.
+    Raises KeyboardInterrupt once it has stopped for Ctrl-C, SIGTERM or SIGHUP.
     """
     console = Console(stderr=as_json)
     try:
@@ -30,6 +31,8 @@ def measured(measure: Measure, output: Path | None, *, as_json: bool) -> int:
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
         ) as bar:
             result = asyncio.run(_run(measure, bar))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     except (StartError, ControlPlaneError, TraceError, OSError) as error:
         print(f"sponge: {error}", file=sys.stderr)
         return 2

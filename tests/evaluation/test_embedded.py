@@ -1,11 +1,62 @@
-"""What stands in the way of a whole Sponge on this machine is told in one error."""
+"""A whole Sponge as processes of this machine: what stands in its way, and that nothing of it stays."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from core.cgroup import Cgroup, usable_parent
 from evaluation.embedded import Embedded, StartError
+from tests.evaluation.processes import groups, planes
+from tests.processes import PATIENCE_S, eventually
+
+# Waits with a control plane running; the second word of the output says that the stop was an orderly one.
+_WAITING = """
+import asyncio, pathlib, sys
+from evaluation.embedded import Embedded
+
+async def main():
+    async with Embedded(pathlib.Path(sys.argv[1]), [], 1000):
+        print("up", flush=True)
+        await asyncio.Event().wait()
+
+try:
+    asyncio.run(main())
+except asyncio.CancelledError:
+    print("cancelled")
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", _WAITING, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            assert len(planes(tmp_path)) == 1
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_what_was_started(number, waiting, tmp_path):
+    waiting.send_signal(number)
+    assert waiting.communicate(timeout=PATIENCE_S) == ("cancelled\n", None)
+    assert (planes(tmp_path), groups(waiting.pid)) == ([], [])
+
+
+def test_processes_do_not_outlive_a_command_that_is_killed(waiting, tmp_path):
+    made = groups(waiting.pid)
+    waiting.kill()
+    eventually(lambda: planes(tmp_path), lambda found: not found)
+    for group in made:  # nobody is left to do it
+        eventually(lambda group=group: not (group / "cgroup.procs").read_text())
+        group.rmdir()
 
 
 @pytest.mark.skipif(usable_parent() is None, reason="no control group may be made here")
