@@ -1,6 +1,7 @@
 """The worker as the control plane sees it: who it is, how it fares, and what it is told to run with."""
 
 import asyncio
+import math
 import os
 import socket
 import uuid
@@ -69,8 +70,10 @@ class Agent:
         self._warm.set()
 
     def hello(self) -> control_pb2.Hello:
-        """Who this is, and what is in force."""
+        """Who this is, and what is in force; samples begin here."""
         config = self._config
+        read = resources.read(self._cgroup)
+        self._telemetry.restart(self._clock(), read)
         return control_pb2.Hello(
             worker_id=self._worker_id,
             service=config.service.name,
@@ -84,7 +87,7 @@ class Agent:
             max_batch=self.max_batch,
             slo_ms=config.service.slo_ms,
             applied=version(self._worker.batcher.shape.version),
-            allocation=self._allocation(resources.read(self._cgroup).quota_millicores),
+            allocation=self._allocation(read.quota_millicores),
             starting=not self._warm.is_set(),
         )
 
@@ -141,8 +144,10 @@ class Agent:
                 return f"{name}: expected 1 to {maximum}, got {value}"
         if directive.pace and directive.allocation.cpu_millicores < 1:
             return "cpu_millicores: expected at least 1 to keep pace with"
-        if any(p.rows < 1 or not 0 < p.mean_ms < float("inf") for p in directive.predictions):
-            return "predictions: expected positive rows and mean_ms"
+        for p in directive.predictions:
+            times_ms = (p.mean_ms, p.low_ms, p.high_ms)
+            if not (p.rows >= 1 and p.mean_ms > 0 and all(map(math.isfinite, times_ms))):
+                return "predictions: expected rows of at least 1, positive mean_ms, and finite times"
         return None
 
     def _allocation(self, quota_millicores: int) -> control_pb2.Allocation:

@@ -11,6 +11,8 @@ from protos import control_pb2
 BOUNDS_MS = tuple(2 ** (step / 2) for step in range(33))
 _MAX_WAITING = 256
 _MAX_EXECUTIONS = 64
+# Clients may state any deadline; a control plane believes no duration of more than an hour.
+_MAX_MS = 3_600_000.0
 
 
 class _Histogram:
@@ -20,9 +22,8 @@ class _Histogram:
     def add(self, seconds: float) -> None:
         self._counts[bisect_left(BOUNDS_MS, seconds * 1000)] += 1
 
-    def drain(self) -> control_pb2.Histogram:
-        counts, self._counts = self._counts, [0] * (len(BOUNDS_MS) + 1)
-        return control_pb2.Histogram(upper_bound_ms=BOUNDS_MS, count=counts)
+    def message(self) -> control_pb2.Histogram:
+        return control_pb2.Histogram(upper_bound_ms=BOUNDS_MS, count=self._counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +45,19 @@ class Resources:
 class Telemetry:
     """Adds up records between two samples; `sample` starts the next window."""
 
+    _executions: list[ExecutionRecord]
+
     def __init__(self, now: float, resources: Resources) -> None:
-        self._window_began_at = now
-        self._resources = resources
-        self._arrivals = 0
-        self._arrived_rows = 0
-        self._outcomes = dict.fromkeys(Outcome, 0)
-        self._budgets = _Histogram()
-        self._latencies = _Histogram()
-        self._executions: list[ExecutionRecord] = []
-        self._executions_rest = 0
+        self._begin(now, resources)
+
+    def restart(self, now: float, resources: Resources) -> None:
+        """Begin the first window of a new listener: what nobody heard of is no part of it.
+
+        Service times are true whenever they were seen, and stay, unless the quota was another.
+        """
+        executions = [] if self._resized(resources) else self._executions
+        self._begin(now, resources)
+        self._executions.extend(executions)
 
     def arrived(self, request: Request, now: float) -> None:
         self._arrivals += 1
@@ -83,10 +87,9 @@ class Telemetry:
     ) -> control_pb2.Sample:
         """Everything since the last sample, and what waits and runs now."""
         live = [*batcher.live]
-        before, self._resources = self._resources, resources
-        executions, self._executions = self._executions, []
-        # The quota changed at some time of this window, unknown which.
-        resized = resources.quota_millicores != before.quota_millicores
+        before = self._resources
+        # At some time of this window, unknown which.
+        resized = self._resized(resources)
         shape = batcher.shape
         sample = control_pb2.Sample(
             window_s=now - self._window_began_at,
@@ -95,29 +98,30 @@ class Telemetry:
             arrivals=self._arrivals,
             arrived_rows=self._arrived_rows,
             outcomes=control_pb2.Outcomes(**{outcome.value: n for outcome, n in self._outcomes.items()}),
-            budget_at_arrival=self._budgets.drain(),
-            latency=self._latencies.drain(),
+            budget_at_arrival=self._budgets.message(),
+            latency=self._latencies.message(),
             waiting=[
-                control_pb2.Waiting(remaining_ms=(request.deadline_at - now) * 1000, rows=request.rows)
+                control_pb2.Waiting(remaining_ms=_ms(request.deadline_at - now), rows=request.rows)
                 for request in live[:_MAX_WAITING]
             ],
             waiting_rest=len(batcher) - min(len(live), _MAX_WAITING),
             running=[
                 control_pb2.Running(
-                    elapsed_ms=(now - execution.started_at) * 1000,
+                    elapsed_ms=_ms(now - execution.started_at),
                     rows=execution.rows,
                     threads=execution.shape.threads,
                 )
                 for execution in batcher.running
             ],
-            executions=[_execution(record, resized) for record in executions],
+            executions=[_execution(record, resized) for record in self._executions],
             executions_rest=self._executions_rest,
             usage=control_pb2.Usage(
-                cpu_s=resources.cpu_s - before.cpu_s,
+                # Counters go back where a control group could not be read, and the process's stand in.
+                cpu_s=max(0.0, resources.cpu_s - before.cpu_s),
                 quota_millicores=resources.quota_millicores,
-                throttled_s=resources.throttled_s - before.throttled_s,
-                periods=resources.periods - before.periods,
-                throttled_periods=resources.throttled_periods - before.throttled_periods,
+                throttled_s=max(0.0, resources.throttled_s - before.throttled_s),
+                periods=max(0, resources.periods - before.periods),
+                throttled_periods=max(0, resources.throttled_periods - before.throttled_periods),
                 memory_bytes=resources.memory_bytes,
                 memory_peak_bytes=resources.memory_peak_bytes,
             ),
@@ -125,10 +129,20 @@ class Telemetry:
             acknowledged=version(batcher.acknowledged),
             allocation=allocation,
         )
+        self._begin(now, resources)
+        return sample
+
+    def _begin(self, now: float, resources: Resources) -> None:
         self._window_began_at = now
+        self._resources = resources
         self._arrivals = self._arrived_rows = self._executions_rest = 0
         self._outcomes = dict.fromkeys(Outcome, 0)
-        return sample
+        self._budgets, self._latencies = _Histogram(), _Histogram()
+        self._executions = []
+
+    def _resized(self, resources: Resources) -> bool:
+        """Whether the quota has changed since this window began."""
+        return resources.quota_millicores != self._resources.quota_millicores
 
 
 def version(term_epoch: tuple[int, int]) -> control_pb2.Version:
@@ -136,12 +150,17 @@ def version(term_epoch: tuple[int, int]) -> control_pb2.Version:
     return control_pb2.Version(term=term_epoch[0], epoch=term_epoch[1])
 
 
+def _ms(seconds: float) -> float:
+    """Milliseconds as the wire has them."""
+    return min(max(seconds * 1000, -_MAX_MS), _MAX_MS)
+
+
 def _execution(record: ExecutionRecord, resized: bool) -> control_pb2.Execution:
     return control_pb2.Execution(
         rows=record.rows,
         threads=record.threads,
-        wall_ms=record.wall_s * 1000,
-        cpu_ms=record.cpu_s * 1000,
+        wall_ms=_ms(record.wall_s),
+        cpu_ms=_ms(record.cpu_s),
         busy=record.busy,
         mixed=record.mixed or resized,
     )

@@ -59,13 +59,20 @@ class Uplink:
         self._send_now.set()
 
     async def run(self) -> None:
-        """Attach, and attach again with back-off whenever the stream breaks; until cancelled."""
+        """Attach, and attach again with back-off whenever the stream breaks; until cancelled.
+
+        Whatever the source raises is logged, and ends no more than this stream or this directive.
+        """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._obey())
             backoff_s = _FIRST_BACKOFF_S
             while True:
                 began_at = self._clock()
-                reason = await self._attached()
+                try:
+                    reason = await self._attached()
+                except Exception:
+                    log.exception("report failed")
+                    reason = "report failed"
                 if self._clock() - began_at > _ATTACHED_S:
                     backoff_s = _FIRST_BACKOFF_S
                 if backoff_s == _FIRST_BACKOFF_S:
@@ -109,5 +116,9 @@ class Uplink:
         while True:
             await self._directed.wait()
             self._directed.clear()
-            if self._newest is not None:
+            if self._newest is None:
+                continue
+            try:
                 await self._source.obey(self._newest)
+            except Exception:
+                log.exception("directive failed")

@@ -37,10 +37,13 @@ class ControlPlane(control_pb2_grpc.ControlPlaneServicer):
         except grpc.RpcError:
             pass
 
-    def direct(self, epoch, *, term=1, pace=False, mean_ms=(), **allocation):
+    def direct(self, epoch, *, term=1, pace=False, mean_ms=(), low_ms=0.0, high_ms=0.0, **allocation):
         """Send a directive; what is left out is one core's worth."""
         allocation = {"cpu_millicores": 1000, "instances": 1, "threads": 1, "max_batch": 1, **allocation}
-        predictions = [{"rows": row, "mean_ms": mean} for row, mean in enumerate(mean_ms, start=1)]
+        predictions = [
+            {"rows": row, "mean_ms": mean, "low_ms": low_ms, "high_ms": high_ms}
+            for row, mean in enumerate(mean_ms, start=1)
+        ]
         self._directives.put(
             control_pb2.Directive(
                 version={"term": term, "epoch": epoch},

@@ -1,5 +1,6 @@
 """What goes wrong around one worker: its files, its ports, and a control plane that comes, goes and errs."""
 
+import math
 import socket
 import subprocess
 import sys
@@ -206,6 +207,8 @@ def test_stale_and_impossible_directives_are_ignored(worker, control):
             {"threads": 3},
             {"max_batch": 0},
             {"mean_ms": (0,)},
+            {"mean_ms": (1,), "high_ms": math.inf},
+            {"mean_ms": (1,), "low_ms": math.nan},
             {"pace": True, "cpu_millicores": 0},
         ]
     ):
@@ -234,6 +237,18 @@ def test_it_stops_and_starts_again_and_no_request_fails(worker, service, port, s
             assert (hello.applied.term, hello.applied.epoch) == (1, base + 1)
             assert hello.allocation.instances == 2
             assert hello.worker_id == first.hellos[0].worker_id
+
+
+def test_what_happened_without_a_control_plane_is_not_told_as_of_now(service, port):
+    with control_plane(port) as first:
+        eventually(lambda: first.samples)
+    for _ in range(10):
+        service.ModelInfer(infer_request("spin", spinning.spins(1)))
+    with control_plane(port) as then:
+        eventually(lambda: then.samples)
+        assert then.total(lambda s: s.arrivals) == 0
+        service.ModelInfer(infer_request("spin", spinning.spins(1)))
+        eventually(lambda: then.total(lambda s: s.arrivals), lambda n: n == 1)
 
 
 def test_a_pace_holds_the_mean(worker, control, service, second):

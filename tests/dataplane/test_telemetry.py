@@ -70,6 +70,54 @@ def test_what_waits_and_runs(batcher):
     assert sample.distress
 
 
+def test_deadlines_beyond_belief_are_cut(batcher):
+    running, waiting = request(1e5), request(1e300)
+    batcher.add(running)
+    batcher.step(0.0)
+    batcher.add(waiting)
+    telemetry = Telemetry(0.0, Resources(0.0))
+    telemetry.executed(ExecutionRecord(1, 1, 7200.0, 7200.0, 1.0, mixed=False))
+    sample = telemetry.sample(batcher, Resources(0.0), ALLOCATION, 7200.0)
+    assert [w.remaining_ms for w in sample.waiting] == [3_600_000]
+    assert [r.elapsed_ms for r in sample.running] == [3_600_000]
+    assert [(e.wall_ms, e.cpu_ms) for e in sample.executions] == [(3_600_000, 3_600_000)]
+
+
+def test_counters_that_go_back_count_as_standing(batcher):
+    telemetry = Telemetry(0.0, Resources(10.0, 1000, throttled_s=1.0, periods=50, throttled_periods=5))
+    usage = telemetry.sample(batcher, Resources(cpu_s=1.0), ALLOCATION, 1.0).usage
+    assert (usage.cpu_s, usage.throttled_s, usage.periods, usage.throttled_periods) == (0, 0, 0, 0)
+
+
+class TestRestart:
+    def used(self, resources):
+        """Telemetry of half an hour in which nobody listened, and that starts anew."""
+        telemetry = Telemetry(0.0, Resources(0.0, 1000))
+        telemetry.arrived(request(2.0), 1.0)
+        telemetry.completed(Completion(Outcome.ON_TIME, 1, 1.0, 1.5, 1.1, 1))
+        for _ in range(70):
+            telemetry.executed(ExecutionRecord(1, 1, 0.4, 0.3, 1.0, mixed=False))
+        telemetry.restart(1800.0, resources)
+        return telemetry
+
+    def test_what_nobody_heard_is_no_part_of_the_next_window(self, batcher):
+        telemetry = self.used(Resources(900.0, 1000))
+        sample = telemetry.sample(batcher, Resources(900.5, 1000), ALLOCATION, 1801.0)
+        assert (sample.window_s, sample.usage.cpu_s, sample.arrivals) == (1.0, 0.5, 0)
+        assert sample.outcomes == control_pb2.Outcomes()
+        assert sum(sample.budget_at_arrival.count) == sum(sample.latency.count) == 0
+
+    def test_service_times_stay(self, batcher):
+        telemetry = self.used(Resources(900.0, 1000))
+        sample = telemetry.sample(batcher, Resources(900.5, 1000), ALLOCATION, 1801.0)
+        assert (len(sample.executions), sample.executions_rest) == (64, 0)
+        assert not any(execution.mixed for execution in sample.executions)
+
+    def test_unless_they_are_those_of_another_quota(self, batcher):
+        telemetry = self.used(Resources(900.0, 2000))
+        assert not telemetry.sample(batcher, Resources(900.5, 2000), ALLOCATION, 1801.0).executions
+
+
 def test_long_queues_and_many_executions_are_cut(batcher):
     for _ in range(300):
         batcher.add(request(1000.0))
