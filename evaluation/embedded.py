@@ -23,13 +23,13 @@ from evaluation.admin import Admin
 _START_S = 60.0
 _STOP_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Waits for a line before it becomes the process, which so never runs outside its group; without one it ends.
-# The kernel stops it (PR_SET_PDEATHSIG is 1) should what started it be killed.
+# Waits for a line before it becomes the process, which so never runs outside its group. Should what started it
+# be killed, the kernel stops it (PR_SET_PDEATHSIG is 1); if that was before the kernel knew, it has another parent.
 _HELD = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if sys.stdin.readline():
-    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+if sys.stdin.readline() and os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
@@ -153,7 +153,7 @@ class Embedded:
         log = self._directory / f"{name}.log"
         with log.open("wb") as sink:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-c", _HELD, "-m", module, "--config", str(config),
+                sys.executable, "-S", "-c", _HELD, str(os.getpid()), "-m", module, "--config", str(config),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,

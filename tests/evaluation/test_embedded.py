@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from core.cgroup import Cgroup, usable_parent
-from evaluation.embedded import Embedded, StartError
+from evaluation.embedded import _HELD, Embedded, StartError
 from tests.evaluation.processes import groups, planes
 from tests.processes import PATIENCE_S, eventually
 
@@ -57,6 +57,15 @@ def test_processes_do_not_outlive_a_command_that_is_killed(waiting, tmp_path):
     for group in made:  # nobody is left to do it
         eventually(lambda group=group: not (group / "cgroup.procs").read_text())
         group.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("parent", "line", "output"), [(os.getpid(), "go\n", "ran\n"), (os.getpid(), "", ""), (1, "go\n", "")]
+)
+def test_a_process_whose_parent_has_gone_before_it_began_never_begins(parent, line, output):
+    command = [sys.executable, "-S", "-c", _HELD, str(parent), "-c", "print('ran')"]
+    held = subprocess.run(command, input=line, capture_output=True, text=True, check=True)
+    assert held.stdout == output
 
 
 @pytest.mark.skipif(usable_parent() is None, reason="no control group may be made here")
