@@ -1,6 +1,8 @@
 """The planner: against brute force, and choice by choice."""
 
 import heapq
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -393,3 +395,20 @@ def test_floors_that_do_not_fit_together():
     assert planned.status is SolverStatus.OVERCOMMITTED
     assert planned.host_full
     assert all(a.configuration.cpu_millicores == 500 for a in planned.assignments)
+
+
+def test_the_solver_leaves_interrupts_to_the_process():
+    """In a process of its own: the handler is the C library's business, which Python does not see."""
+    program = """
+import os, signal, sys
+from controlplane.planner import Choice, solve
+menus = [[Choice(500, 0, 9.0), Choice(1100, 0, 1.0)]] * 2
+assert solve(menus, 1700, 0).chosen in ((0, 1), (1, 0))
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == 7
