@@ -1,6 +1,7 @@
 """The stream to the control plane: samples up, directives down, for as long as there is one."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -99,17 +100,19 @@ class Uplink:
         self, call: "grpc.aio.StreamStreamCall[control_pb2.Report, control_pb2.Directive]"
     ) -> None:
         await call.write(control_pb2.Report(hello=self._source.hello()))
+        # The window begins with the hello: one request in its first millisecond is no rate.
+        self._distress_sent_at = self._clock()
+        self._send_now.clear()
         while True:
+            pending_s = _DISTRESS_INTERVAL_S if self._distress else self._interval_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(pending_s, self._interval_s)):
+                    await self._send_now.wait()
             distress, self._distress = self._distress, False
             if distress:
                 self._distress_sent_at = self._clock()
             self._send_now.clear()
             await call.write(control_pb2.Report(sample=self._source.sample(distress=distress)))
-            try:
-                async with asyncio.timeout(self._interval_s):
-                    await self._send_now.wait()
-            except TimeoutError:
-                continue
 
     async def _obey(self) -> None:
         """Follow the newest directive; one that is overtaken while a session is built is skipped."""
