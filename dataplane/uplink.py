@@ -101,7 +101,6 @@ class Uplink:
     ) -> None:
         await call.write(control_pb2.Report(hello=self._source.hello()))
         # The window begins with the hello: one request in its first millisecond is no rate.
-        self._distress_sent_at = self._clock()
         self._send_now.clear()
         while True:
             pending_s = _DISTRESS_INTERVAL_S if self._distress else self._interval_s
