@@ -13,6 +13,7 @@ BUDGET_HORIZON_S = 5.0  # a network that has got better, or worse, did so a mome
 DISPERSION_HORIZON_S = 60.0
 DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always part of the estimate
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
+LEAST_WINDOW_S = 0.2
 SUPPORT = 20  # most points of the budget distribution
 
 
@@ -52,7 +53,8 @@ class _Average:
 
     @property
     def rate(self) -> float:
-        return self.count / self.seconds if self.seconds > 0 else 0.0
+        # One arrival in a first window of a millisecond is not a thousand a second.
+        return self.count / max(self.seconds, LEAST_WINDOW_S) if self.seconds > 0 else 0.0
 
     @property
     def observed_s(self) -> float:

@@ -139,8 +139,12 @@ class Fleet:
         self._count(worker, sample, now)
 
     def fresh(self, now: float, stale_s: float) -> list[Worker]:
-        """Workers that can be planned: warm, and heard of within `stale_s`; the others keep what they have."""
-        return [w for w in self.workers.values() if not w.starting and now - w.last_seen_at <= stale_s]
+        """Workers that can be planned: warm, and with a sample of the last `stale_s`; others keep what they have."""
+        return [
+            w
+            for w in self.workers.values()
+            if not w.starting and w.sample.window_s > 0 and now - w.last_seen_at <= stale_s
+        ]
 
     def _learn(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         millicores = sample.usage.quota_millicores or sample.allocation.cpu_millicores

@@ -66,9 +66,7 @@ def test_workers_serve_on_while_control_planes_come_and_go(tmp_path, slow_model)
             for life in range(3):
                 sections = {"host": {"millicores": 4000}, "planner": {"interval_s": 0.2}}
                 with control(tmp_path / f"control-{life}", listen=address, **sections) as plane:
-                    attached = eventually(
-                        plane.worker, lambda w: w is not None and w.target.cpu_millicores > 0
-                    )
+                    attached = eventually(plane.worker, lambda w: w is not None and w.arrival_rate > 0)
                     terms.append(plane.fleet().term)
                     plane.process.popen.send_signal(signal.SIGKILL if life == 1 else signal.SIGTERM)
                     plane.process.wait()
