@@ -2,6 +2,7 @@
 
 import enum
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from controlplane.resize import Allocation
@@ -40,9 +41,18 @@ class Governor:
         self._began_at: float | None = None
 
     def decide(
-        self, current: Allocation, planned: Allocation, now: float, *, settled: bool
+        self,
+        current: Allocation,
+        planned: Allocation,
+        now: float,
+        *,
+        settled: bool,
+        crowded: bool = False,
     ) -> Verdict | None:
-        """Whether and how to leave `current`; `settled` says that no earlier change is under way."""
+        """Whether and how to leave `current`; `settled` says that no earlier change is under way.
+
+        `crowded`: others grow into what this one is planned to leave, so it does not wait. See `crowded`.
+        """
         if self._began_at is None:
             self._began_at = now
         self._plans.append((now, planned))
@@ -52,6 +62,8 @@ class Governor:
             return Verdict(Action.GROW, planned)
         if not settled:
             return None
+        if crowded and planned.cpu_millicores < current.cpu_millicores:
+            return Verdict(Action.SHRINK, planned)
         if now - self._began_at >= self._shrink_hold_s:
             # The newest of the largest: its shape fits what is going on now.
             largest = max((plan for _, plan in reversed(self._plans)), key=lambda plan: plan.cpu_millicores)
@@ -60,6 +72,14 @@ class Governor:
         if planned.cpu_millicores == current.cpu_millicores and not _fits(current, planned):
             return Verdict(Action.RESHAPE, planned)
         return None
+
+
+def crowded(changes: Iterable[tuple[Allocation, Allocation]], millicores: int) -> bool:
+    """Whether growing at once and shrinking later would promise more than there is.
+
+    `changes` are the (current, planned) of all workers that share `millicores`.
+    """
+    return sum(max(now.cpu_millicores, then.cpu_millicores) for now, then in changes) > millicores
 
 
 def _fits(current: Allocation, planned: Allocation) -> bool:

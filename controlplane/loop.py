@@ -11,7 +11,7 @@ import structlog
 from controlplane import planner, status
 from controlplane.actuators import ActuationError, Actuator
 from controlplane.config import Config
-from controlplane.governor import Governor
+from controlplane.governor import Governor, crowded
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.planner import Plan
@@ -77,11 +77,16 @@ class ControlLoop:
         self.fleet.host_full = plan.host_full
         if self.fleet.paused:
             return
+        changes = [
+            (worker.allocation, status.allocation_of(assignment.configuration))
+            for worker, assignment in zip(workers, plan.assignments, strict=True)
+        ]
+        full = crowded(changes, self._available(workers)[0])
         for worker, assignment in zip(workers, plan.assignments, strict=True):
             # It may have gone, or come back as another, while the plan was made.
             session = self._sessions.get(worker.worker_id)
             if session is not None and session.worker is worker:
-                await self._govern(session, assignment, plan.host_full)
+                await self._govern(session, assignment, plan.host_full, full)
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
@@ -167,21 +172,22 @@ class ControlLoop:
 
     async def _plan(self, workers: list[Worker]) -> Plan:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
-        # What starts, or is silent, keeps what it has, and so it counts.
-        kept = [w.allocation for w in self.fleet.workers.values() if w not in workers]
+        millicores, memory_bytes = self._available(workers)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(
             planner.plan,
             states,
-            max(0, self.fleet.host_millicores - sum(a.cpu_millicores for a in kept)),
-            max(0, self.fleet.host_memory_bytes - sum(a.memory_bytes for a in kept)),
+            millicores,
+            memory_bytes,
             self._config.planner,
         )
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
         return plan
 
-    async def _govern(self, session: Session, assignment: planner.Assignment, host_full: bool) -> None:
+    async def _govern(
+        self, session: Session, assignment: planner.Assignment, host_full: bool, full: bool
+    ) -> None:
         worker, now = session.worker, self._clock()
         current = worker.allocation
         planned = status.allocation_of(assignment.configuration)
@@ -189,7 +195,7 @@ class ControlLoop:
             session.complain("allocation not acknowledged", f"after {self._config.governor.ack_timeout_s} s")
         # A worker that does not acknowledge keeps the quota it may need, and is told anew.
         settled = not worker.resize.pending or worker.resize.overdue
-        verdict = worker.governor.decide(current, planned, now, settled=settled)
+        verdict = worker.governor.decide(current, planned, now, settled=settled, crowded=full)
         if verdict is None:
             return
         reason = status.reason(assignment, worker)
@@ -224,6 +230,14 @@ class ControlLoop:
         session.perform(worker.resize.retarget(verdict.allocation, version, now))
         async with self.decided:
             self.decided.notify_all()
+
+    def _available(self, workers: list[Worker]) -> tuple[int, int]:
+        """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts."""
+        kept = [w.allocation for w in self.fleet.workers.values() if w not in workers]
+        return (
+            max(0, self.fleet.host_millicores - sum(a.cpu_millicores for a in kept)),
+            max(0, self.fleet.host_memory_bytes - sum(a.memory_bytes for a in kept)),
+        )
 
     def _remember(self, decision: Decision) -> None:
         """Keep a decision; one that cannot be kept is carried out all the same."""

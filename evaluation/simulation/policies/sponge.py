@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from controlplane import planner, status
 from controlplane.config import Config
+from controlplane.governor import crowded
 from controlplane.resize import Allocation
 from controlplane.state import Fleet
 from evaluation.simulation.policies import Seen, Target, whole
@@ -36,10 +37,14 @@ class Sponge:
         plan = planner.plan(states, fleet.host_millicores, fleet.host_memory_bytes, config.planner)
         fleet.host_full = plan.host_full
         targets: dict[str, Target] = {}
-        for worker, assignment in zip(workers, plan.assignments, strict=True):
-            planned = status.allocation_of(assignment.configuration)
+        plans = [status.allocation_of(assignment.configuration) for assignment in plan.assignments]
+        full = crowded(
+            ((worker.allocation, planned) for worker, planned in zip(workers, plans, strict=True)),
+            fleet.host_millicores,
+        )
+        for worker, planned in zip(workers, plans, strict=True):
             settled = not worker.resize.pending
-            verdict = worker.governor.decide(worker.allocation, planned, now, settled=settled)
+            verdict = worker.governor.decide(worker.allocation, planned, now, settled=settled, crowded=full)
             if verdict is not None:
                 targets[worker.worker_id] = Target(verdict.allocation, _reserved_cores(verdict.allocation))
         return [targets.get(one.worker.worker_id) for one in seen]
