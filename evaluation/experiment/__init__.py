@@ -1,0 +1,1 @@
+"""Experiments: one TOML file and one command each, and what they found."""
