@@ -31,6 +31,8 @@ _CANCELLATION_S = 0.010
 # A client gives up by its own clock, which ran before ours by the way of the header and the rounding of the
 # timeout, up to 10 ms.
 _CLIENT_EARLY_S = 0.050
+# Clients may state any deadline; in microseconds it has to fit 64 bits.
+_LONG_S = 1e9
 
 
 class UnknownModel(Exception):
@@ -116,7 +118,8 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._observe(Outcome.EXPIRED_IN_UPLOAD if expired else Outcome.CANCELLED, received_at)
             raise
         finally:
-            self._connections.complete(context.peer(), header.upload, self._clock())
+            complete_at = self._clock()
+            self._connections.complete(context.peer(), header.upload, complete_at)
         if self.state is not State.SERVING:
             await context.abort(grpc.StatusCode.UNAVAILABLE, self.state.value)
         try:
@@ -149,7 +152,10 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             await _refuse(unanswered, request, self._clock(), context)
         except EngineError:
             await context.abort(grpc.StatusCode.INTERNAL, "the model failed on this request")
-        return tensors.encode(answer.outputs, decoded, self._signature, message.id)
+        response = tensors.encode(answer.outputs, decoded, self._signature, message.id)
+        for name, value in _spent(request, complete_at, answer.completion).items():
+            response.parameters[name].int64_param = value
+        return response
 
     def _check_model(self, name: str, version: str) -> None:
         if name != self._signature.name:
@@ -194,6 +200,25 @@ def _message(body: bytes | None) -> pb.ModelInferRequest:
 
 def _code_of(error: InvalidRequest | UnknownModel) -> grpc.StatusCode:
     return grpc.StatusCode.NOT_FOUND if isinstance(error, UnknownModel) else grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _spent(request: Request, complete_at: float, completion: Completion) -> dict[str, int]:
+    """Where an answered request's time went, as its response tells (see inference.proto).
+
+    In whole microseconds: not every dialect of the protocol knows fractions.
+    """
+    assert completion.started_at is not None
+    return {
+        "upload_us": _us(complete_at - request.arrived_at),
+        "queue_us": _us(completion.started_at - complete_at),
+        "service_us": _us(completion.finished_at - completion.started_at),
+        "remaining_us": _us(request.deadline_at - completion.finished_at),
+        "batch_rows": completion.batch_rows,
+    }
+
+
+def _us(seconds: float) -> int:
+    return round(1e6 * min(seconds, _LONG_S))
 
 
 async def _refuse(unanswered: Unanswered, request: Request, now: float, context: Context) -> NoReturn:

@@ -91,8 +91,12 @@ async def run(
 
     `t0` is on time.monotonic's scale, and the trace time 0 of the links; `trace` is theirs, and None means
     that the network takes no time. Arrivals that find `max_in_flight` others open are not sent, and fail: a
-    bound on sockets, never on the rate. The run ends by itself when the last deadline and its grace have
-    passed; when cancelled it closes every connection first. `progress` is called with each row as it ends.
+    bound on sockets, never on the rate. `arrived_s` and `started_s` of a row are reckoned backwards from the
+    answer by what it says of queueing and execution: no clocks are compared, and both are late by the
+    answer's way home, which includes that of the worker's event loop.
+
+    The run ends by itself when the last deadline and its grace have passed; when cancelled it closes every
+    connection first. `progress` is called with each row as it ends.
     """
     rows: dict[int, Row] = {}
     open_now = 0
@@ -126,9 +130,11 @@ async def run(
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How one call ended."""
+    """How one call ended; of an answer, what its worker says that queue and execution took."""
 
     answer: Array | None = None
+    queue_s: float | None = None
+    service_s: float | None = None
     status: str = "OK"
     detail: str = ""
 
@@ -149,7 +155,11 @@ async def _send(arrival: Arrival, service: Service, trace: BandwidthTrace | None
         except grpc.aio.AioRpcError as error:
             ended = _End(status=error.code().name, detail=error.details() or "")
         else:
-            ended = _End(answer=_answer(response, payload.expected))
+            ended = _End(
+                answer=_answer(response, payload.expected),
+                queue_s=_seconds(response, "queue_us"),
+                service_s=_seconds(response, "service_us"),
+            )
         return _row(arrival, service, trace, sent - t0, t0, ended)
 
 
@@ -161,6 +171,11 @@ def _answer(response: inference_pb2.ModelInferResponse, expected: Array) -> Arra
     return np.frombuffer(raw, expected.dtype).reshape(expected.shape)
 
 
+def _seconds(response: inference_pb2.ModelInferResponse, name: str) -> float | None:
+    """Give a duration that the worker tells of; other servers of the protocol do not."""
+    return response.parameters[name].int64_param / 1e6 if name in response.parameters else None
+
+
 def _row(
     arrival: Arrival, service: Service, trace: BandwidthTrace | None, sent_s: float, t0: float, ended: _End
 ) -> Row:
@@ -169,6 +184,8 @@ def _row(
     deadline_s = arrival.at_s + service.slo_ms / 1000
     # From when it was sent: a generator that is late is no fault of the network's.
     network_s = trace.finish(sent_s, len(payload.request)) - sent_s if trace is not None else 0.0
+    started_s = None if ended.service_s is None else finished_s - ended.service_s
+    arrived_s = None if started_s is None or ended.queue_s is None else started_s - ended.queue_s
     row = Row(
         service=service.name,
         scheduled_s=arrival.at_s,
@@ -182,6 +199,8 @@ def _row(
         answered=ended.answer is not None,
         status=ended.status,
         detail=ended.detail,
+        arrived_s=arrived_s,
+        started_s=started_s,
     )
     return judge(row, service.minimum_service_ms)
 

@@ -39,7 +39,8 @@ class Row:
     answered: bool  # with a result, right or wrong
     status: str = "OK"  # gRPC's name
     detail: str = ""
-    # When the worker received it and began to execute it, where it says so.
+    # When it was complete at the worker and its execution began, of answered requests where the worker tells;
+    # late by the answer's way home, see `load.run`.
     arrived_s: float | None = None
     started_s: float | None = None
 

@@ -129,6 +129,8 @@ class TestProtocol:
             "inputs": [["x", "FP32", [-1, 4]]],
             "outputs": [["y", "FP32", [-1, 4]]],
             "id": "seven",
+            "spent": ["batch_rows", "queue_us", "remaining_us", "service_us", "upload_us"],
+            "batch_rows": 2,
             "y": (2 * rows(2)).tolist(),
         }
 
@@ -347,11 +349,31 @@ class TestDeadlines:
             request = infer_request("scale", rows(1))
             service.ModelInfer(request, timeout=10.0, metadata=(("sent-s", f"{sent_s}"),))
 
+    def test_an_answer_tells_where_its_time_went(self, spin, spinner, busy):
+        """The parts add up to the budget: 9 s, of which 5 ms are kept back for the way home."""
+        asked_at = time.monotonic()
+        waited, ran = (
+            spinner.ModelInfer.future(infer_request("spin", spinning.spins(1), slo_ms=9000)) for _ in range(2)
+        )
+        for call in (waited, ran):
+            spent = {name: value.int64_param for name, value in call.result().parameters.items()}
+            parts = [spent[name] for name in ("upload_us", "queue_us", "service_us", "remaining_us")]
+            assert sum(parts) == pytest.approx(8_995_000, abs=2)
+            assert all(part >= 0 for part in parts)
+            # They waited for the slot, which was busy, and were answered before now.
+            assert 0 < spent["queue_us"] < 1e6 * (time.monotonic() - asked_at)
+            assert spent["batch_rows"] in (1, 2)
+
+    def test_a_deadline_beyond_all_numbers_is_answered(self, spinner):
+        response = spinner.ModelInfer(infer_request("spin", spinning.spins(1), slo_ms=1e300))
+        assert 0 < response.parameters["remaining_us"].int64_param <= 10_000_000
+
     def test_with_grace_a_late_answer_is_delivered_and_counted(self, spin, spinner, busy):
         late = spin.ended("late")
         request = infer_request("spin", spinning.spins(1), grace_ms=30_000)
         response = spinner.ModelInfer(request, timeout=30.01)
         assert output(response).tolist() == [[1, 0, 0, 0]]
+        assert response.parameters["remaining_us"].int64_param < 0
         assert spin.ended("late") == late + 1
 
 

@@ -25,6 +25,8 @@ def main(address: str, model: str) -> None:
                 "inputs": [[t.name, t.datatype, list(t.shape)] for t in metadata.inputs],
                 "outputs": [[t.name, t.datatype, list(t.shape)] for t in metadata.outputs],
                 "id": answer.get_response().id,
+                "spent": sorted(answer.get_response().parameters),
+                "batch_rows": answer.get_response().parameters["batch_rows"].int64_param,
                 "y": answer.as_numpy("y").tolist(),
             }
         )

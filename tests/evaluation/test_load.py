@@ -49,7 +49,11 @@ class Doubler(inference_pb2_grpc.GRPCInferenceServiceServicer):
             row = row + 1
         if request.model_name == "shorten":
             row = row[1:]
-        return inference_pb2.ModelInferResponse(raw_output_contents=[row.tobytes()])
+        response = inference_pb2.ModelInferResponse(raw_output_contents=[row.tobytes()])
+        if request.model_name == "tell":
+            response.parameters["queue_us"].int64_param = 40_000
+            response.parameters["service_us"].int64_param = 2_500
+        return response
 
 
 @contextlib.asynccontextmanager
@@ -125,6 +129,16 @@ async def test_each_end_has_its_outcome(model, name, outcome, status):
         services = {name: service(model, name, address)}
         load = await run(schedule(name, 0.0), services, t0=time.monotonic())
     assert [(row.outcome, row.status) for row in load.rows] == [(outcome, status)]
+
+
+async def test_rows_tell_when_a_request_arrived_and_started_if_the_worker_does(model):
+    async with serving() as (_, address):
+        services = {name: service(model, name, address) for name in ("tell", "double")}
+        both = [Arrival(0.0, name, 0) for name in ("tell", "double")]
+        told, untold = (await run(both, services, t0=time.monotonic())).rows
+    assert told.finished_s - told.started_s == pytest.approx(0.0025)
+    assert told.started_s - told.arrived_s == pytest.approx(0.04)
+    assert (untold.arrived_s, untold.started_s) == (None, None)
 
 
 async def test_an_answer_after_the_deadline_is_late_and_timed_from_the_schedule(model):
