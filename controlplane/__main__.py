@@ -7,16 +7,18 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from controlplane import actuators
+from controlplane import actuators, planner
 from controlplane import config as configuration
 from controlplane.config import Config
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
+from controlplane.planner import Planner
 from controlplane.server import AdminServer, ControlPlaneServer
 from controlplane.state import Fleet
 from controlplane.store import Store
@@ -44,10 +46,10 @@ def host_memory_bytes(config: Config) -> int:
     return max(_RESERVED_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") - _RESERVED_BYTES)
 
 
-async def serve(config: Config, store: Store) -> None:
+async def serve(config: Config, store: Store, decide: Planner = planner.plan) -> None:
     """Run until SIGTERM or SIGINT, then put every worker back to what it was found with.
 
-    Raises ListenError before anything else happens.
+    `decide` is what plans. Raises ListenError before anything else happens.
     """
     clock = time.monotonic
     registry = CollectorRegistry()
@@ -58,7 +60,7 @@ async def serve(config: Config, store: Store) -> None:
     fleet.paused = config.governor.paused
     registry.register(FleetCollector(fleet))
     actuator = actuators.make(config.actuator)
-    control = ControlLoop(config, fleet, actuator, store, Metrics(registry), clock)
+    control = ControlLoop(config, fleet, actuator, store, Metrics(registry), clock, decide)
     edge = Edge([service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()])
     control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
     control_pb2_grpc.add_AdminServicer_to_server(
@@ -93,17 +95,17 @@ async def _until(stop: asyncio.Event, control: ControlLoop) -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, decide: Planner = planner.plan) -> int:
     """Exit code 2 and one line for what the user can mend; 0 after an orderly stop."""
     parser = argparse.ArgumentParser(prog="python -m controlplane", description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
-    path = parser.parse_args().config
+    path = parser.parse_args(arguments).config
     try:
         config = configuration.read(path)
         logs.configure(config.log_level)
         store = Store(config.store.path)
         try:
-            asyncio.run(serve(config, store))
+            asyncio.run(serve(config, store, decide))
         finally:
             store.close()
     except ConfigError as error:

@@ -14,7 +14,7 @@ from controlplane.config import Config
 from controlplane.governor import Governor, crowded
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
-from controlplane.planner import Plan
+from controlplane.planner import Plan, Planner
 from controlplane.resize import Quota, Resize
 from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, version_of
@@ -40,6 +40,7 @@ class ControlLoop:
         store: Store,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        decide: Planner = planner.plan,
     ) -> None:
         self.fleet = fleet
         self.store = store
@@ -48,6 +49,7 @@ class ControlLoop:
         self._config = config
         self._metrics = metrics
         self._clock = clock
+        self._decide = decide
         self._period_s = config.actuator.period_us / 1e6
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
@@ -175,13 +177,7 @@ class ControlLoop:
         millicores, memory_bytes = self._available(workers)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
-        plan = await asyncio.to_thread(
-            planner.plan,
-            states,
-            millicores,
-            memory_bytes,
-            self._config.planner,
-        )
+        plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, self._config.planner)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
         return plan
 

@@ -58,6 +58,7 @@ class ServiceState:
     weight: float = 1.0
     request_overhead_s: float = 0.0015  # CPU of a request outside the model
     period_s: float = 0.02  # of the CPU quota
+    cores_used: float = 0.0  # in the mean over the last second
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below

@@ -7,6 +7,7 @@ import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -21,6 +22,7 @@ __all__ = [
     "Configuration",
     "Limits",
     "Plan",
+    "Planner",
     "Reasons",
     "ServiceState",
     "Solution",
@@ -77,6 +79,20 @@ class Plan:
     host_full: bool  # some service would have got more alone
     status: SolverStatus
     gap: float  # proven bound on (cost − optimum)/cost
+
+
+class Planner(Protocol):
+    """Whoever decides what each service gets; `plan` is one, and what is measured against it are others."""
+
+    def __call__(
+        self,
+        services: Sequence[ServiceState],
+        host_millicores: int,
+        host_memory: int,
+        settings: config.Planner,
+        /,
+    ) -> Plan:
+        """Give a plan within CPU and memory (bytes). Called in a thread, of one call at a time."""
 
 
 @dataclass(frozen=True, slots=True)

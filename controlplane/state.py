@@ -14,6 +14,8 @@ from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.
 _SHARE_WINDOW_S = 60.0
+# A sample alone spans few executions.
+_USE_WINDOW_S = 1.0
 # How fast the CPU of gRPC and Python for one request is learned, per sample.
 _OVERHEAD_GAIN = 0.05
 _MAX_OVERHEAD_S = 0.010
@@ -47,6 +49,7 @@ class Worker:
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
     finished: deque[tuple[float, int, int]] = field(default_factory=deque)
+    used: deque[tuple[float, float, float]] = field(default_factory=deque)  # at, window, CPU time
     last_action: str = ""
     last_action_at: float | None = None
     core_seconds_reserved: float = 0.0
@@ -73,6 +76,11 @@ class Worker:
     def arrival_rate(self) -> float:
         """Requests a second, as last estimated."""
         return self.demand.estimate().rate
+
+    def cores_used(self) -> float:
+        """In the mean over the last second; 0 before the first sample."""
+        seconds = sum(window_s for _, window_s, _ in self.used)
+        return sum(cpu_s for _, _, cpu_s in self.used) / seconds if seconds > 0 else 0.0
 
     def on_time_share(self) -> float:
         """Of what finished in the last minute; 1 where nothing did."""
@@ -182,6 +190,9 @@ class Fleet:
             worker.finished.append((now, outcomes.on_time, finished))
         while worker.finished and worker.finished[0][0] < now - _SHARE_WINDOW_S:
             worker.finished.popleft()
+        worker.used.append((now, sample.window_s, sample.usage.cpu_s))
+        while worker.used[0][0] <= now - _USE_WINDOW_S:
+            worker.used.popleft()
         worker.core_seconds_reserved += sample.allocation.cpu_millicores / 1000 * sample.window_s
         worker.core_seconds_used += sample.usage.cpu_s
 

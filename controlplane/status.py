@@ -35,6 +35,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         weight=policy.weight,
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
+        cores_used=worker.cores_used(),
         memory_base_bytes=int(sample.usage.memory_bytes * _MEMORY_HEAD_ROOM) if memory else 0,
         memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20)) if memory else 0,
         memory_peak_bytes=int(sample.usage.memory_peak_bytes * _MEMORY_HEAD_ROOM) if memory else 0,

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import CollectorRegistry
 
+from controlplane import planner
 from controlplane.actuators.fake import FakeActuator
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
+from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons, SolverStatus
 from controlplane.resize import Quota
 from controlplane.session import Session
 from controlplane.state import Fleet
@@ -28,6 +30,7 @@ class Plane:
         )
     )
     now: float = 0.0
+    decide: Planner = planner.plan
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -36,7 +39,13 @@ class Plane:
         self.registry.register(FleetCollector(self.fleet))
         self.store = Store("")
         self.loop = ControlLoop(
-            self.config, self.fleet, self.actuator, self.store, Metrics(self.registry), lambda: self.now
+            self.config,
+            self.fleet,
+            self.actuator,
+            self.store,
+            Metrics(self.registry),
+            lambda: self.now,
+            self.decide,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -134,6 +143,28 @@ async def test_quota_and_instances_follow_the_demand_up_and_down(plane):
     assert actions[-1] == "shrink"
     assert plane.metric("sponge_control_decisions_total", service="vision", action="grow") >= 1
     assert plane.metric("sponge_control_quota_cores", service="vision", worker="w") == after[0] / 1000
+
+
+async def test_another_planner_decides_and_all_else_stays_as_it_is():
+    told = []
+
+    def always(services, host_millicores, _host_memory, _settings, /):
+        told.append(([service.name for service in services], host_millicores))
+        reasons = Reasons(0.0, 0.5, Bound.FLOOR, None)
+        return Plan(
+            tuple(Assignment(Configuration(3100, 3, 1, 1), reasons) for _ in services),
+            False,
+            SolverStatus.OPTIMAL,
+            0.0,
+        )
+
+    plane = Plane(FakeActuator({"w": Quota(1100)}), decide=always)
+    worker = await FakeWorker.attach(plane)
+    for _ in range(3):
+        await worker.second(2)
+    assert told[-1] == (["vision"], 4000)
+    assert plane.actuator.quotas["w"].cpu_millicores == 3100
+    assert worker.allocation.instances == 3
 
 
 async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):

@@ -50,6 +50,16 @@ def test_executions_that_a_change_fell_into_teach_nothing():
     assert worker.latency.mean(1, 1) == before
 
 
+def test_cores_used_are_the_mean_of_the_last_second():
+    fleet, worker = fleet_of_one()
+    assert worker.cores_used() == 0.0
+    for number in range(10):
+        fleet.record(worker, sample(usage=pb.Usage(cpu_s=0.2 if number < 5 else 0.1)), 0.2 * number)
+    assert worker.cores_used() == pytest.approx(0.5)
+    fleet.record(worker, sample(window_s=0.8, usage=pb.Usage(cpu_s=0.8)), 2.7)
+    assert worker.cores_used() == pytest.approx((0.8 + 0.1) / 1.0)
+
+
 def test_a_throttled_execution_enters_by_its_cpu_time():
     fleet, worker = fleet_of_one()
     for second in range(20):
