@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_models(commands.add_parser("models", help="write the demo's model files"))
     _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
     _add_simulate(commands.add_parser("simulate", help="policies on measured traces, in virtual time"))
+    _add_experiment(
+        commands.add_parser("experiment", help="what evaluates Sponge, by name; tables and plots")
+    )
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
@@ -78,6 +81,19 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_simulate)
 
 
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="see --list; or the path of a TOML file")
+    parser.add_argument("--list", action="store_true", help="name those that come with Sponge")
+    parser.add_argument("--traces", type=Path, metavar="DIR", help="measured traces; default: SPONGE_TRACES")
+    parser.add_argument(
+        "--output", type=Path, default=Path("evaluation/results"), help="default: evaluation/results"
+    )
+    parser.add_argument("--jobs", type=_count, metavar="N", help="processes; default: one for each CPU")
+    parser.add_argument("--seconds", type=_seconds, help="of each run, for a first look")
+    parser.add_argument("--json", action="store_true", help="print the finding as one JSON object")
+    parser.set_defaults(run=_experiment)
+
+
 def _demo(parsed: argparse.Namespace) -> int:
     from evaluation import demo
     from sponge import show
@@ -107,6 +123,12 @@ def _simulate(parsed: argparse.Namespace) -> int:
     return cli.run(parsed)
 
 
+def _experiment(parsed: argparse.Namespace) -> int:
+    from evaluation.experiment import cli
+
+    return cli.run(parsed)
+
+
 def _top(parsed: argparse.Namespace) -> int:
     from sponge import top
 
@@ -130,6 +152,13 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, got {text}")
     return seconds
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
+    return count
 
 
 if __name__ == "__main__":
