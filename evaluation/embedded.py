@@ -4,37 +4,22 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from controlplane.config import ActuatorKind
 from controlplane.operation import Configuration, Limits
 from core.cgroup import Cgroup, CgroupError, usable_parent
 from evaluation.admin import Admin
+from evaluation.process import Process, StartError, free_port
+
+__all__ = ["Embedded", "StartError", "WorkerSpec", "actuator_kind", "worker_toml"]
 
 _START_S = 60.0
-_STOP_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Waits for a line before it becomes the process, which so never runs outside its group. Should what started it
-# be killed, the kernel stops it (PR_SET_PDEATHSIG is 1); if that was before the kernel knew, it has another parent.
-_HELD = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if sys.stdin.readline() and os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-
-
-class StartError(Exception):
-    """A process did not come up; the text says which, and what it wrote last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +32,6 @@ class WorkerSpec:
     start: Configuration
     limits: Limits
     warmup_shapes: Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    name: str
-    process: asyncio.subprocess.Process
-    log: Path
 
 
 def actuator_kind() -> tuple[ActuatorKind, Cgroup | None]:
@@ -80,12 +58,12 @@ class Embedded:
         self._specs = workers
         self._host_millicores = host_millicores
         self._paused = paused
-        self._processes: list[_Process] = []
+        self._processes: list[Process] = []
         self._groups: list[Cgroup] = []
         self.kind, self._parent = actuator_kind()
-        self.control_address = f"127.0.0.1:{_free_port()}"
+        self.control_address = f"127.0.0.1:{free_port()}"
         self.admin = Admin(self.control_address)
-        self.addresses = {spec.service: f"127.0.0.1:{_free_port()}" for spec in workers}
+        self.addresses = {spec.service: f"127.0.0.1:{free_port()}" for spec in workers}
 
     async def __aenter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -120,7 +98,7 @@ class Embedded:
         config = self._directory / "control.toml"
         config.write_text(self._control_toml(root))
         control = await self._spawn("control", "controlplane", config, None)
-        await self._serving(control, self.control_address)
+        await control.serving(self.control_address)
         started = []
         for spec in self._specs:
             group = None
@@ -132,7 +110,7 @@ class Embedded:
             config.write_text(worker_toml(spec, self.addresses[spec.service], self.control_address))
             started.append((spec, await self._spawn(spec.service, "dataplane", config, group)))
         for spec, process in started:
-            await self._serving(process, self.addresses[spec.service])
+            await process.serving(self.addresses[spec.service])
         await self._attached()
 
     def _control_toml(self, root: Cgroup | None) -> str:
@@ -149,43 +127,10 @@ class Embedded:
             f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
         )
 
-    async def _spawn(self, name: str, module: str, config: Path, group: Cgroup | None) -> _Process:
-        log = self._directory / f"{name}.log"
-        with log.open("wb") as sink:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-c", _HELD, str(os.getpid()), "-m", module, "--config", str(config),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=sink,
-                stderr=sink,
-                # Ctrl-C in the terminal is for the command that started them; it stops them in order.
-                start_new_session=True,
-            )  # fmt: skip
-        started = _Process(name, process, log)
+    async def _spawn(self, name: str, module: str, config: Path, group: Cgroup | None) -> Process:
+        started = await Process.start(name, module, config, group)
         self._processes.append(started)
-        if group is not None:
-            group.move(process.pid)
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        process.stdin.close()
         return started
-
-    async def _serving(self, started: _Process, address: str) -> None:
-        """Wait until the process at `address` says that it serves."""
-        try:
-            async with asyncio.timeout(_START_S), grpc.aio.insecure_channel(address) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
-                while True:
-                    if started.process.returncode is not None:
-                        raise StartError(f"{started.name}: exited: {_last_line(started.log)}")
-                    with contextlib.suppress(grpc.aio.AioRpcError):
-                        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-                        if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                            return
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise StartError(
-                f"{started.name}: not serving after {_START_S:.0f} s: {_last_line(started.log)}"
-            ) from None
 
     async def _attached(self) -> None:
         """Wait until every worker is attached and warm."""
@@ -218,15 +163,7 @@ class Embedded:
     async def _stop_all(self) -> None:
         # Workers first: the control plane would otherwise put back allocations of what is about to end.
         for started in reversed(self._processes):
-            if started.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    started.process.send_signal(signal.SIGTERM)
-                try:
-                    async with asyncio.timeout(_STOP_S):
-                        await started.process.wait()
-                except TimeoutError:
-                    started.process.kill()
-                    await started.process.wait()
+            await started.stop()
         self._processes.clear()
         for group in reversed(self._groups):
             with contextlib.suppress(CgroupError):
@@ -249,15 +186,3 @@ def worker_toml(spec: WorkerSpec, listen: str, control: str) -> str:
         f"batch = {start.max_batch}\nmax_batch = {limits.max_batch}\n"
         f'[control]\naddress = "{control}"\n'
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"

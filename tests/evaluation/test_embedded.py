@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from core.cgroup import Cgroup, usable_parent
-from evaluation.embedded import _HELD, Embedded, StartError
+from evaluation.embedded import Embedded, StartError
+from evaluation.process import _HELD
 from tests.evaluation.processes import groups, planes
 from tests.processes import PATIENCE_S, eventually
 

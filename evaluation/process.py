@@ -1,0 +1,113 @@
+"""A plane as a process of its own, which ends with whoever started it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from core.cgroup import Cgroup
+
+_START_S = 60.0
+_STOP_S = 15.0
+# Waits for a line before it becomes the process, which so never runs outside its group. Should what started it
+# be killed, the kernel stops it (PR_SET_PDEATHSIG is 1); if that was before the kernel knew, it has another parent.
+_HELD = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if sys.stdin.readline() and os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+class StartError(Exception):
+    """A process did not come up; the text says which, and what it wrote last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A running `python -m MODULE --config FILE`, and the file of all it writes."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @classmethod
+    async def start(cls, name: str, module: str, config: Path, group: Cgroup | None = None) -> Self:
+        """Start `module`, in a control group if one is given; `name` is what errors call it.
+
+        Its log lies beside `config`. Raises CgroupError, having stopped it, where it cannot be moved.
+        """
+        log = config.with_name(f"{name}.log")
+        with log.open("wb") as sink:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-S", "-c", _HELD, str(os.getpid()), "-m", module, "--config", str(config),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=sink,
+                stderr=sink,
+                # Ctrl-C in the terminal is for the command that started them; it stops them in order.
+                start_new_session=True,
+            )  # fmt: skip
+        started = cls(name, process, log)
+        assert process.stdin is not None
+        try:
+            if group is not None:
+                group.move(process.pid)
+            process.stdin.write(b"go\n")
+        except BaseException:
+            await started.stop()
+            raise
+        finally:
+            process.stdin.close()
+        return started
+
+    async def serving(self, address: str) -> None:
+        """Wait until the process at `address` (HOST:PORT) says that it serves. Raises StartError."""
+        try:
+            async with asyncio.timeout(_START_S), grpc.aio.insecure_channel(address) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                while True:
+                    if self.process.returncode is not None:
+                        raise StartError(f"{self.name}: exited: {_last_line(self.log)}")
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+                        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                            return
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise StartError(
+                f"{self.name}: not serving after {_START_S:.0f} s: {_last_line(self.log)}"
+            ) from None
+
+    async def stop(self) -> None:
+        """Ask it to stop, and wait until it has; kill it if it does not."""
+        if self.process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no output"
