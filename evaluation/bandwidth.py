@@ -4,6 +4,7 @@ import json
 import math
 import re
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +15,35 @@ import numpy as np
 
 class TraceError(ValueError):
     """A bandwidth file that cannot be used; the text is one line with file, place and expectation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A stretch of time in which nothing gets through."""
+
+    at_s: float
+    length_s: float
+
+    @property
+    def end_s(self) -> float:
+        return self.at_s + self.length_s
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[Self, ...]:
+        """Read `AT_S:LENGTH_S`, or several such with commas between them. Raises ValueError."""
+        outages = []
+        for part in text.split(","):
+            at_s, _, length_s = part.partition(":")
+            try:
+                outage = cls(float(at_s), float(length_s))
+            except ValueError:
+                raise ValueError(
+                    f"expected AT_S:LENGTH_S, as in 100:3 or 100:3,400:5, got {part!r}"
+                ) from None
+            if not (0 <= outage.at_s < math.inf and 0 < outage.length_s < math.inf):
+                raise ValueError(f"expected a beginning of 0 or more and a length above 0, got {part!r}")
+            outages.append(outage)
+        return tuple(outages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +108,25 @@ class BandwidthTrace:
         piece = bisect_left(self._bytes, rest) - 1
         within_s = (rest - self._bytes[piece]) / self.bytes_per_s[piece]
         return max(start_s, (laps + more_laps) * self.length_s + self._time_s[piece] + within_s)
+
+    def interrupted(self, outages: Sequence[Outage], until_s: float) -> Self:
+        """Give the same trace with nothing during the outages, each of which comes once and not every lap.
+
+        So laps are written out, as many as reach `until_s` and a whole one beyond the last outage; what
+        starts again after those is all of it.
+        """
+        if not outages:
+            return self
+        reach_s = max(until_s, max(outage.end_s for outage in outages) + self.length_s)
+        laps = math.ceil(reach_s / self.length_s)
+        starts = np.add.outer(np.arange(laps) * self.length_s, self._time_s[:-1]).ravel()
+        cuts = [border for outage in outages for border in (outage.at_s, outage.end_s)]
+        borders = np.union1d([*starts, laps * self.length_s], cuts)
+        middles = (borders[:-1] + borders[1:]) / 2
+        rates = np.tile(self.bytes_per_s, laps)[np.searchsorted(starts, middles) - 1]
+        for outage in outages:
+            rates[(outage.at_s < middles) & (middles < outage.end_s)] = 0.0
+        return type(self)(tuple(np.diff(borders).tolist()), tuple(rates.tolist()))
 
     def _carried(self, t: float) -> float:
         """Bytes from the start of the trace to t, for t within it."""

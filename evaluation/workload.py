@@ -1,6 +1,7 @@
 """Open-loop schedules: which request of which service is due when, whatever became of those before. Pure."""
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,36 @@ def day(length_s: float) -> tuple[Phase, ...]:
 def phases(rates: Iterable[float], *, interval_s: float = 1.0) -> tuple[Phase, ...]:
     """Give one phase an interval for a recorded series of rates; with a base rate of 1 they are requests/s."""
     return tuple(Phase(interval_s, rate) for rate in rates)
+
+
+def flash(seconds: float, factor: float, at_s: float, length_s: float) -> tuple[Phase, ...]:
+    """Give a flash crowd: `factor` × the base rate for `length_s` from `at_s` on, the base rate otherwise.
+
+    What lies beyond `seconds` is cut off. Raises ValueError for a crowd that does not begin before that.
+    """
+    if not (0 < factor < math.inf and 0 < length_s < math.inf):
+        raise ValueError("expected a factor and a length above zero")
+    if not 0 <= at_s < seconds:
+        raise ValueError(f"expected it to begin within the {seconds:g} s of the run")
+    end_s = min(at_s + length_s, seconds)
+    stretches = ((at_s, 1.0), (end_s - at_s, factor), (seconds - end_s, 1.0))
+    return tuple(Phase(duration_s, times) for duration_s, times in stretches if duration_s > 0)
+
+
+def drift(seconds: float, factor: float) -> tuple[Phase, ...]:
+    """Give a demand that rises slowly and falls again: one wave of a cosine over `seconds`, lowest at both ends.
+
+    The mean is the base rate, the highest over the lowest rate `factor`; a step lasts a second at most. Raises
+    ValueError for a factor below 1.
+    """
+    if not 1 <= factor < math.inf:
+        raise ValueError("expected a factor of 1 or more")
+    swing = (factor - 1) / (factor + 1)
+    steps = max(2, math.ceil(seconds))
+    return tuple(
+        Phase(seconds / steps, 1 - swing * math.cos(2 * math.pi * (step + 0.5) / steps))
+        for step in range(steps)
+    )
 
 
 def schedule(

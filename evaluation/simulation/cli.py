@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from core.config import ConfigError, Section, load
 from evaluation import bandwidth
-from evaluation.bandwidth import TraceError
+from evaluation.bandwidth import Outage, TraceError
 from evaluation.simulation import offered, profile
 from evaluation.simulation import run as simulation
 from evaluation.simulation.flags import DEFAULT_POLICIES, POLICIES
@@ -128,6 +128,8 @@ def _service(options: ServiceOptions, flags: argparse.Namespace, index: int) -> 
     else:
         link = bandwidth.read(Path(chosen.bandwidth))
     payload_bytes, slo_s = _mix("payload_kb", chosen.payload_kb, 1024.0), _mix("slo_ms", chosen.slo_ms, 1e-3)
+    # Of an upload that takes longer nobody awaits the end.
+    link = link.interrupted(_outages(flags), until_s=flags.seconds + max(slo_s.values))
     seed = flags.seed + 1000 * index
     sent = offered.send_times(str(chosen.arrivals), chosen.rate, flags.seconds, chosen.scale_to, seed)
     offer = offered.offer(sent, link, payload_bytes, slo_s, (seed, 0))
@@ -200,6 +202,17 @@ def _searched(search: Callable[[], Run]) -> Score:
     began = time.perf_counter()
     found = search().score
     return replace(found, sim_wall_s=time.perf_counter() - began)
+
+
+def _outages(flags: argparse.Namespace) -> list[Outage]:
+    try:
+        outages = [outage for text in flags.outage or () for outage in Outage.parse(text)]
+    except ValueError as error:
+        raise ConfigError(f"--outage: {error}") from error
+    for outage in outages:
+        if outage.at_s >= flags.seconds:
+            raise ConfigError(f"--outage: expected it to begin within the {flags.seconds:g} s of the run")
+    return outages
 
 
 def _mix(name: str, text: object, unit: float) -> Mix:

@@ -26,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     service(
         "--arrivals",
         default="poisson",
-        help="constant, poisson, or a file of rates per second; default: poisson",
+        help="constant, poisson, flash:FACTOR,AT_S,LENGTH_S, drift:FACTOR, or a file of rates per second; "
+        "default: poisson",
     )
-    service("--rate", type=_above, default=20.0, help="requests/s of constant and poisson; default: 20")
+    service("--rate", type=_above, default=20.0, help="requests/s, but of a file; default: 20")
     service("--scale-to", type=_above, metavar="MEAN", help="mean requests/s to scale the rates to")
     service("--slo-ms", default="1000", metavar="MIX", help="as --payload-kb; default: 1000")
     service("--max-cores", type=_count, default=16, help="of one container; default: 16")
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     host = parser.add_argument_group("host").add_argument
     host("--host-cores", type=_count, help="default: the largest --max-cores")
     host("--seconds", type=_above, default=600.0, help="default: 600")
+    host(
+        "--outage",
+        action="append",
+        metavar="AT_S:LENGTH_S",
+        help="no client's bandwidth is above zero then; repeatable",
+    )
     host("--truth", choices=("grid", "fit"), default="grid", help="interpolate the profile, or fit it")
     host("--noise", type=_share, default=0.0, metavar="CV", help="of executions; default: 0")
     host(

@@ -12,9 +12,11 @@ from evaluation import workload
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.workload import Phase
 
+ARRIVALS = "constant, poisson, flash:FACTOR,AT_S,LENGTH_S, drift:FACTOR, or a file of rates per second"
+
 
 class RatesError(ValueError):
-    """A file of rates that cannot be used; the text is one line."""
+    """Arrivals that cannot be used; the text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +87,41 @@ def offer(
 def send_times(
     arrivals: str, rate: float, seconds: float, scale_to: float | None, seed: int
 ) -> tuple[float, ...]:
-    """Give send times: `arrivals` is `constant`, `poisson`, or the file of a rate per second.
+    """Give send times over `seconds`, of ARRIVALS: `rate` in the mean, but for a flash crowd, which adds to it.
 
-    Such rates start again at the end of the file; within a second arrivals are Poisson. `scale_to` is the mean
-    rate they are scaled to over `seconds`. Raises RatesError.
+    A file of rates has its own mean, starts again at its end, and ends a run with a whole second. `scale_to` is
+    the mean that any of them is scaled to. All but `constant` are Poisson. Raises RatesError.
     """
-    if arrivals in ("constant", "poisson"):
-        pattern: tuple[Phase, ...] = (Phase(seconds, 1.0),)
-        base = scale_to or rate
-    else:
-        rates = read_rates(Path(arrivals))
-        whole = math.ceil(seconds)
-        series = [rates[second % len(rates)] for second in range(whole)]
-        if sum(series) <= 0:
-            raise RatesError(f"{arrivals}: expected some rate above zero in the first {whole} s")
-        pattern = workload.phases(series)
-        base = scale_to * whole / sum(series) if scale_to else 1.0
+    pattern, base = _pattern(arrivals, rate, seconds)
+    if scale_to is not None:
+        amount = sum(phase.duration_s * phase.factor for phase in pattern)
+        base = scale_to * sum(phase.duration_s for phase in pattern) / amount
     schedule = workload.schedule("", base, pattern, 1, seed=seed, poisson=arrivals != "constant")
     return tuple(arrival.at_s for arrival in schedule if arrival.at_s < seconds)
+
+
+def _pattern(arrivals: str, rate: float, seconds: float) -> tuple[tuple[Phase, ...], float]:
+    """Phases, and the rate at factor 1."""
+    if arrivals in ("constant", "poisson"):
+        return (Phase(seconds, 1.0),), rate
+    kind, _, text = arrivals.partition(":")
+    try:
+        match kind:
+            case "flash":
+                factor, at_s, length_s = (float(word) for word in text.split(","))
+                return workload.flash(seconds, factor, at_s, length_s), rate
+            case "drift":
+                return workload.drift(seconds, float(text)), rate
+    except ValueError as error:
+        # What numbers and their count raise says nothing of arrivals.
+        why = error if str(error).startswith("expected") else f"expected {ARRIVALS}"
+        raise RatesError(f"arrivals: {arrivals!r}: {why}") from error
+    rates = read_rates(Path(arrivals))
+    whole = math.ceil(seconds)
+    series = [rates[second % len(rates)] for second in range(whole)]
+    if sum(series) <= 0:
+        raise RatesError(f"{arrivals}: expected some rate above zero in the first {whole} s")
+    return workload.phases(series), 1.0
 
 
 def read_rates(path: Path) -> list[float]:

@@ -1,4 +1,5 @@
 import csv
+import itertools
 import math
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.bandwidth import BandwidthTrace, TraceError, read, synthetic
+from evaluation.bandwidth import BandwidthTrace, Outage, TraceError, read, synthetic
 
 rates = st.one_of(st.just(0.0), st.floats(1e3, 1e7))
 pieces = st.lists(st.tuples(st.floats(0.05, 2.0), rates), min_size=1, max_size=12).filter(
@@ -69,6 +70,63 @@ def test_the_trace_starts_again_after_its_end():
 
 def test_nothing_to_send_is_through_at_once():
     assert BandwidthTrace.constant(100.0).finish(3.25, 0) == 3.25
+
+
+outages = st.lists(st.builds(Outage, st.floats(0, 60), st.floats(0.1, 8)), max_size=3)
+
+
+@given(links, outages, st.floats(0, 90), st.floats(0, 8))
+def test_an_outage_takes_what_it_covers_and_nothing_else(trace, outages, start_s, length_s):
+    """Piece by piece, so that every instant is inside or outside; repeated laps of the trace have no outage."""
+    interrupted = trace.interrupted(outages, until_s=100.0)
+    end_s = start_s + length_s
+    borders = {start_s, end_s, *(at for o in outages for at in (o.at_s, o.end_s) if start_s < at < end_s)}
+    expected = sum(
+        trace.delivered(since, until)
+        for since, until in itertools.pairwise(sorted(borders))
+        if not any(o.at_s <= since and until <= o.end_s for o in outages)
+    )
+    assert interrupted.delivered(start_s, end_s) == pytest.approx(expected, rel=1e-6, abs=1)
+
+
+def test_uploads_wait_for_the_end_of_an_outage_and_go_on():
+    trace = BandwidthTrace.constant(1000.0).interrupted([Outage(10.0, 3.0)], until_s=600.0)
+    assert trace.finish(9.5, 1000) == pytest.approx(13.5)
+    assert trace.finish(11.0, 500) == pytest.approx(13.5)
+    assert trace.finish(13.0, 500) == pytest.approx(13.5)
+    assert trace.finish(9.5, 500) == pytest.approx(10.0)
+
+
+def test_an_outage_at_the_end_of_a_lap_or_a_run_is_over_when_it_says():
+    log = BandwidthTrace((1.0, 1.0), (1000.0, 2000.0))
+    across = log.interrupted([Outage(9.5, 1.0)], until_s=10.0)
+    assert across.delivered(9.0, 10.5) == pytest.approx(1000)
+    assert across.finish(9.75, 500) == pytest.approx(11.0)
+    assert across.delivered(3.5, 4.5) == pytest.approx(log.delivered(3.5, 4.5))
+
+
+def test_an_outage_longer_than_the_log_ends_too():
+    trace = BandwidthTrace((1.0, 1.0), (0.0, 100.0)).interrupted([Outage(1.0, 20.0)], until_s=5.0)
+    assert trace.finish(1.0, 50) == pytest.approx(21.5)
+
+
+def test_no_outage_changes_nothing():
+    trace = BandwidthTrace.constant(1000.0)
+    assert trace.interrupted([], until_s=600.0) is trace
+
+
+def test_outages_as_text():
+    assert Outage.parse("100:3") == (Outage(100, 3),)
+    assert Outage.parse("0:0.5,400:5") == (Outage(0, 0.5), Outage(400, 5))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "100", "100:", "a:3", "100:0", "-1:3", "100:inf", "nan:1", "1:2:3", "1:2,"]
+)
+def test_outages_that_cannot_be(text):
+    with pytest.raises(ValueError, match=r"expected .* got '") as caught:
+        Outage.parse(text)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

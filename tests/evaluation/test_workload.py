@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.workload import Arrival, Phase, day, merge, phases, schedule
+from evaluation.workload import Arrival, Phase, day, drift, flash, merge, phases, schedule
 
 patterns = st.lists(
     st.builds(Phase, st.floats(0.1, 20), st.one_of(st.just(0.0), st.floats(0.1, 3))), min_size=1, max_size=6
@@ -47,6 +49,39 @@ def test_a_day_has_its_base_rate_in_the_mean_and_twice_it_at_most():
     assert sum(phase.duration_s for phase in pattern) == pytest.approx(80)
     assert sum(phase.duration_s * phase.factor for phase in pattern) == pytest.approx(80)
     assert [phase.factor for phase in pattern] == [1.0, 2.0, 1.0, 0.3, 1.0]
+
+
+def test_a_flash_crowd_comes_once():
+    assert flash(600.0, 5.0, 100.0, 20.0) == (Phase(100, 1), Phase(20, 5), Phase(480, 1))
+    assert flash(600.0, 5.0, 0.0, 20.0) == (Phase(20, 5), Phase(580, 1))
+    assert flash(600.0, 0.5, 590.0, 20.0) == (Phase(590, 1), Phase(10, 0.5))
+    assert flash(600.0, 5.0, 0.0, 600.0) == (Phase(600, 5),)
+
+
+@pytest.mark.parametrize(
+    "factor_at_length", [(0, 1, 1), (5, 600, 1), (5, -1, 1), (5, 1, 0), (math.nan, 1, 1)]
+)
+def test_a_flash_crowd_that_cannot_be(factor_at_length):
+    with pytest.raises(ValueError, match="expected"):
+        flash(600.0, *factor_at_length)
+
+
+@given(st.floats(1, 100), st.floats(10, 5000))
+def test_a_drift_keeps_its_mean_and_spans_its_factor(factor, seconds):
+    pattern = drift(seconds, factor)
+    factors = [phase.factor for phase in pattern]
+    assert sum(phase.duration_s for phase in pattern) == pytest.approx(seconds)
+    assert np.mean(factors) == pytest.approx(1.0)
+    assert factors == pytest.approx(factors[::-1])
+    assert factors[: len(factors) // 2] == sorted(factors[: len(factors) // 2])
+    # The first step is not all at the lowest.
+    assert factor * (1 - 12 / len(factors)) <= max(factors) / min(factors) <= factor + 1e-9
+
+
+def test_a_drift_below_one_is_refused():
+    for factor in (0.5, math.inf, math.nan):
+        with pytest.raises(ValueError, match="1 or more"):
+            drift(600.0, factor)
 
 
 def test_recorded_rates_are_phases_of_an_interval_each():

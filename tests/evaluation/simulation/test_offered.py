@@ -51,3 +51,38 @@ def test_rates_that_cannot_be(tmp_path, text):
     path.write_text(text)
     with pytest.raises(RatesError, match=str(path)):
         send_times(str(path), 1.0, 2.0, None, seed=1)
+
+
+def test_a_flash_crowd_adds_to_the_rate():
+    times = send_times("flash:5,100,20", 40.0, 200.0, None, seed=1)
+    assert sum(100 <= t < 120 for t in times) == pytest.approx(4000, rel=0.06)
+    assert sum(not 100 <= t < 120 for t in times) == pytest.approx(7200, rel=0.05)
+    scaled = send_times("flash:5,100,20", 1.0, 200.0, 40.0, seed=1)
+    assert len(scaled) == pytest.approx(8000, rel=0.05)
+    assert sum(100 <= t < 120 for t in scaled) == pytest.approx(8000 * 100 / 280, rel=0.08)
+
+
+def test_a_drift_has_the_rate_in_the_mean_and_most_in_the_middle():
+    times = send_times("drift:4", 50.0, 400.0, None, seed=1)
+    assert len(times) == pytest.approx(20_000, rel=0.03)
+    ends = sum(t < 20 or t >= 380 for t in times)
+    assert sum(180 <= t < 220 for t in times) / ends == pytest.approx(4, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "expected"),
+    [
+        ("flash:5,100", "expected constant, poisson, flash:FACTOR,AT_S,LENGTH_S"),
+        ("flash", "expected constant, poisson, flash:FACTOR,AT_S,LENGTH_S"),
+        ("flash:5,x,20", "expected constant, poisson, flash:FACTOR,AT_S,LENGTH_S"),
+        ("flash:0,100,20", "expected a factor and a length above zero"),
+        ("flash:5,200,20", "expected it to begin within the 200 s of the run"),
+        ("drift:", "drift:FACTOR"),
+        ("drift:0.5", "expected a factor of 1 or more"),
+    ],
+)
+def test_arrivals_that_cannot_be(arrivals, expected):
+    with pytest.raises(RatesError, match=expected) as caught:
+        send_times(arrivals, 20.0, 200.0, None, seed=1)
+    assert str(caught.value).startswith(f"arrivals: {arrivals!r}: ")
+    assert "\n" not in str(caught.value)

@@ -72,6 +72,14 @@ def test_mixes_order_and_several_services(profile, tmp_path, capsys):
     assert edf["mean_cores"] <= 6.5
 
 
+def test_an_outage_hits_every_client_at_once(profile, capsys):
+    common = ("--profile", profile, "--seconds", "60", "--slo-ms", "2000", *policies("static:4"))
+    (calm,), (out,) = simulate(capsys, *common), simulate(capsys, *common, "--outage", "20:3,40:1")
+    assert out["requests"] == calm["requests"]
+    # Sent up to 2 s before the end of three seconds of nothing, nobody's budget is left.
+    assert out["dead_on_arrival"] - calm["dead_on_arrival"] == pytest.approx(20, abs=12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -79,6 +87,9 @@ def test_mixes_order_and_several_services(profile, tmp_path, capsys):
         (["--payload-kb", "x"], "payload_kb: "),
         (["--profile", "/nowhere.csv"], "/nowhere.csv: cannot be read"),
         (["--arrivals", "/nowhere.txt"], "/nowhere.txt: cannot be read"),
+        (["--arrivals", "flash:5"], "arrivals: 'flash:5': expected constant, poisson, flash:"),
+        (["--outage", "1:0"], "--outage: expected a beginning of 0 or more and a length above 0"),
+        (["--outage", "1:1", "--outage", "2:1"], "--outage: expected it to begin within the 2 s"),
         (["--bandwidth", "/nowhere.log"], "/nowhere.log: cannot be read"),
         (["--services", "/nowhere.toml"], "/nowhere.toml: cannot be read"),
     ],
