@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_top(commands.add_parser("top", help="the fleet, live"))
     _add_models(commands.add_parser("models", help="write the demo's model files"))
     _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
+    _add_profile(commands.add_parser("profile", help="how long a model's executions take on this machine"))
     _add_simulate(commands.add_parser("simulate", help="policies on measured traces, in virtual time"))
     _add_experiment(
         commands.add_parser("experiment", help="what evaluates Sponge, by name; tables and plots")
@@ -72,6 +73,13 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
     parser.add_argument("--output", type=Path, help="directory for a report; default: none")
     parser.set_defaults(run=_traffic, seconds=100.0)
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    from sponge import profile
+
+    profile.add_arguments(parser)
+    parser.set_defaults(run=profile.run)
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:

@@ -25,11 +25,11 @@ def read(path: Path) -> tuple[Point, ...]:
     """Read a grid of p99 latencies, told by its header.
 
     Either the columns max_batch_size, cpu_request, model_latencies_p99 in seconds (the Sponge paper's authors),
-    or rows, threads, p99_ms; others are ignored. Raises ProfileError.
+    or rows, threads, p99_ms (`sponge profile`); other columns and comment lines are ignored. Raises ProfileError.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(line for line in file if not line.startswith("#"))
             columns = set(reader.fieldnames or ())
             for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
                 if columns.issuperset(names):

@@ -1,0 +1,119 @@
+"""A model's own profile: measured by the engine's rules, written, and read by the simulator."""
+
+import csv
+
+import pytest
+
+from dataplane.engine import ModelError
+from evaluation import profiling
+from evaluation.simulation import profile as simulated
+from sponge.__main__ import main
+from tests import models
+
+
+def measure(path, threads=(1, 2), batches=(1, 2, 4), seconds=0.05, shapes=None):
+    told = []
+    found = profiling.measure(
+        path, threads, batches, seconds, shapes or {}, lambda done, total: told.append((done, total))
+    )
+    return found, told
+
+
+def test_every_cell_is_measured_and_its_quantiles_are_in_order(tmp_path):
+    found, told = measure(models.slow(tmp_path / "slow.onnx", work=4))
+    assert [(cell.rows, cell.threads) for cell in found.cells] == [
+        (1, 1), (2, 1), (4, 1), (1, 2), (2, 2), (4, 2),
+    ]  # fmt: skip
+    for cell in found.cells:
+        assert cell.count >= 5
+        assert 0 < cell.p50_ms <= cell.p95_ms <= cell.p99_ms
+        assert cell.mean_ms <= cell.p99_ms
+    assert told
+    assert all(0 <= done <= total for done, total in told)
+
+
+def test_the_simulator_reads_what_was_written(tmp_path):
+    found, _ = measure(models.scale(tmp_path / "scale.onnx"))
+    found.write(tmp_path / "scale.csv")
+    points = simulated.read(tmp_path / "scale.csv")
+    assert [(point.batch, point.cores) for point in points] == [(c.rows, c.threads) for c in found.cells]
+    assert [point.latency_ms for point in points] == pytest.approx(
+        [cell.p99_ms for cell in found.cells], abs=1e-4
+    )
+
+
+def test_the_file_says_what_was_measured_on_what(tmp_path):
+    found, _ = measure(models.scale(tmp_path / "scale.onnx"), threads=[1], batches=[1])
+    found.write(tmp_path / "scale.csv")
+    lines = (tmp_path / "scale.csv").read_text().splitlines()
+    about = [line for line in lines if line.startswith("# ")]
+    assert about[0].startswith("# model: scale.onnx, SHA-256 ")
+    assert {line.split(":")[0] for line in about} >= {"# measured", "# machine", "# versions"}
+    (row,) = csv.DictReader(line for line in lines if not line.startswith("#"))
+    assert list(row) == ["rows", "threads", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "count"]
+
+
+def test_a_model_without_a_batch_dimension_has_batch_one(tmp_path):
+    found, _ = measure(models.fixed(tmp_path / "fixed.onnx"), threads=[1])
+    assert [cell.rows for cell in found.cells] == [1]
+
+
+def test_sizes_that_the_file_leaves_open_are_asked_for(tmp_path):
+    path = models.sum_image(tmp_path / "sum.onnx")
+    with pytest.raises(ModelError, match=r"sum\.onnx: image: expected the sizes of one row"):
+        measure(path)
+    found, _ = measure(path, shapes={"image": (8, 8, 3)}, threads=[1], batches=[1])
+    assert len(found.cells) == 1
+
+
+def test_the_command_writes_a_profile_and_prints_it(tmp_path, capsys):
+    path, output = models.sum_image(tmp_path / "sum.onnx"), tmp_path / "out.csv"
+    flags = ["--shape", "image=8,8,3", "--threads", "1", "--batches", "2", "--seconds", "0.05"]
+    assert main(["profile", str(path), *flags, "--output", str(output)]) == 0
+    assert {(point.batch, point.cores) for point in simulated.read(output)} == {(1, 1), (2, 1)}
+    printed = capsys.readouterr().out
+    assert "p99 ms" in printed
+    assert str(output) in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("none.onnx", None, "none.onnx: cannot be read: No such file or directory"),
+        ("text.onnx", b"hello", "text.onnx: not a model ONNX Runtime can load"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(name, content, text, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main(["profile", str(tmp_path / name), "--output", str(tmp_path / "out.csv")]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_open_sizes_name_the_flag_and_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
+    path = models.sum_image(tmp_path / "sum.onnx")
+    assert main(["profile", str(path)]) == 2
+    assert "--shape INPUT=SIZES" in capsys.readouterr().err
+    scale = models.scale(tmp_path / "scale.onnx")
+    flags = ["--threads", "1", "--batches", "1", "--seconds", "0.01"]
+    assert main(["profile", str(scale), *flags, "--output", str(tmp_path / "no" / "out.csv")]) == 2
+    assert "--output: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--threads", "0"),
+        ("--batches", "1,x"),
+        ("--seconds", "0"),
+        ("--shape", "image"),
+        ("--shape", "image=0"),
+    ],
+)
+def test_flags_are_checked(flag, value, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["profile", str(tmp_path / "any.onnx"), flag, value])
+    assert flag in capsys.readouterr().err
