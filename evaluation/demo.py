@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from controlplane.config import ActuatorKind
+from controlplane.config import ActuatorKind, Governor
 from controlplane.planner import Configuration
 from evaluation import bandwidth, measure, scenario, split
 from evaluation.bandwidth import BandwidthTrace
-from evaluation.embedded import Embedded, WorkerSpec, actuator_kind
+from evaluation.embedded import Embedded, actuator_kind
+from evaluation.fleet import ControlSpec, WorkerSpec
 from evaluation.measure import Offered, Progress, Stage
 from evaluation.result import Result
 from evaluation.scenario import Offer, Subject
@@ -67,7 +68,8 @@ async def run(options: Options, progress: Progress) -> Result:
             for subject in measured
         ]
         progress(Stage(f"{policy}: starting", 0, 1))
-        async with Embedded(directory, specs, offered.host_millicores, paused=policy == FIXED) as embedded:
+        control = ControlSpec(governor=Governor(paused=policy == FIXED))
+        async with Embedded(directory, specs, offered.host_millicores, control) as embedded:
             runs.append(await measure.run(policy, embedded.admin, embedded.addresses, workload, progress))
     return Result(
         settings=_settings(options, fixed, kind) | describe(offered, measured, trace),

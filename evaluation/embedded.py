@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +13,34 @@ from types import TracebackType
 from typing import Self
 
 from controlplane.config import ActuatorKind
-from controlplane.operation import Configuration, Limits
 from core.cgroup import Cgroup, CgroupError, usable_parent
+from evaluation import fleet
 from evaluation.admin import Admin
-from evaluation.process import Process, StartError, free_port
+from evaluation.fleet import ControlSpec, StartError, WorkerSpec
 
-__all__ = ["Embedded", "StartError", "WorkerSpec", "actuator_kind", "worker_toml"]
-
-_START_S = 60.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_S = 15.0
+# Waits for a line before it becomes the process, which so never runs outside its group. Should what started it
+# be killed, the kernel stops it (PR_SET_PDEATHSIG is 1); if that was before the kernel knew, it has another parent.
+_HELD = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if sys.stdin.readline() and os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """One worker: its service and model, what it starts with, and what it can be given."""
+class _Process:
+    name: str
+    process: asyncio.subprocess.Process
+    log: Path
 
-    service: str
-    model: Path
-    slo_ms: float
-    start: Configuration
-    limits: Limits
-    warmup_shapes: Mapping[str, Sequence[int]]
+    async def running(self) -> bool:
+        return self.process.returncode is None
+
+    async def last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no output"
 
 
 def actuator_kind() -> tuple[ActuatorKind, Cgroup | None]:
@@ -44,42 +53,43 @@ def actuator_kind() -> tuple[ActuatorKind, Cgroup | None]:
 
 
 class Embedded:
-    """Starts everything on entering, stops everything it started on leaving, whatever happened between.
+    """A `fleet.Fleet` of local processes; being killed takes them along.
 
-    Meanwhile SIGINT, SIGTERM and SIGHUP cancel the task that entered. Being cancelled, however often, cuts no
-    stop short; being killed takes the processes along. For the main thread only.
-    Files, logs included, go to `directory`. Raises StartError.
+    Files, logs included, go to `directory`.
     """
 
     def __init__(
-        self, directory: Path, workers: Sequence[WorkerSpec], host_millicores: int, *, paused: bool = False
+        self,
+        directory: Path,
+        workers: Sequence[WorkerSpec],
+        host_millicores: int,
+        control: ControlSpec = fleet.OURS,
     ) -> None:
         self._directory = directory
         self._specs = workers
         self._host_millicores = host_millicores
-        self._paused = paused
-        self._processes: list[Process] = []
+        self._control = control
+        self._processes: list[_Process] = []
         self._groups: list[Cgroup] = []
+        self._stack = contextlib.AsyncExitStack()
         self.kind, self._parent = actuator_kind()
-        self.control_address = f"127.0.0.1:{free_port()}"
+        self.control_address = f"127.0.0.1:{_free_port()}"
         self.admin = Admin(self.control_address)
-        self.addresses = {spec.service: f"127.0.0.1:{free_port()}" for spec in workers}
+        self.addresses: Mapping[str, str] = {spec.service: f"127.0.0.1:{_free_port()}" for spec in workers}
+
+    def pids(self) -> Mapping[str, Sequence[int]]:
+        """The control plane's."""
+        return {"control plane": [self._processes[0].process.pid]}
 
     async def __aenter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            for number in _SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                    asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-            await self._start()
-        except CgroupError as error:
-            await self._stop()
-            raise StartError(f"control groups: {error}") from error
-        except BaseException:
-            await self._stop()
-            raise
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(fleet.stopped_at_the_end(self._stop))
+            try:
+                await self._start()
+            except CgroupError as error:
+                raise StartError(f"control groups: {error}") from error
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
@@ -87,8 +97,9 @@ class Embedded:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
+        /,
     ) -> None:
-        await self._stop()
+        await self._stack.__aexit__(kind, error, traceback)
 
     async def _start(self) -> None:
         root = None
@@ -96,74 +107,62 @@ class Embedded:
             root = Cgroup.create(f"sponge-{os.getpid()}", self._parent)
             self._groups.append(root)
         config = self._directory / "control.toml"
-        config.write_text(self._control_toml(root))
-        control = await self._spawn("control", "controlplane", config, None)
-        await control.serving(self.control_address)
+        actuator = f'kind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
+        config.write_text(
+            fleet.control_toml(
+                self._control, self._specs, self._host_millicores, self.control_address, actuator
+            )
+        )
+        words = ["-m", self._control.module, *self._control.arguments]
+        control = await self._spawn("control", words, config, None)
+        await fleet.serving(control, self.control_address)
         started = []
         for spec in self._specs:
             group = None
             if root is not None:
                 group = Cgroup.create(spec.service, root)
                 self._groups.append(group)
-                group.set_quota(spec.start.cpu_millicores, 20_000)
+                group.set_quota(spec.start.cpu_millicores, fleet.PERIOD_US)
             config = self._directory / f"{spec.service}.toml"
-            config.write_text(worker_toml(spec, self.addresses[spec.service], self.control_address))
-            started.append((spec, await self._spawn(spec.service, "dataplane", config, group)))
-        for spec, process in started:
-            await process.serving(self.addresses[spec.service])
-        await self._attached()
+            address = self.addresses[spec.service]
+            config.write_text(fleet.worker_toml(spec, spec.model, address, self.control_address))
+            started.append((address, await self._spawn(spec.service, ["-m", "dataplane"], config, group)))
+        for address, process in started:
+            await fleet.serving(process, address)
+        await fleet.attached(self.admin, self._specs)
 
-    def _control_toml(self, root: Cgroup | None) -> str:
-        services = "".join(
-            f"[services.{spec.service}]\n"
-            f"min_millicores = {spec.limits.min_millicores}\nmax_millicores = {spec.limits.max_millicores}\n"
-            for spec in self._specs
-        )
-        return (
-            f'[server]\nlisten = "{self.control_address}"\nmetrics_listen = ""\n'
-            f"[host]\nmillicores = {self._host_millicores}\n"
-            f"[governor]\npaused = {str(self._paused).lower()}\n"
-            f"{services}"
-            f'[actuator]\nkind = "{self.kind.value}"\ncgroup_root = "{root.cpu if root else ""}"\n'
-        )
-
-    async def _spawn(self, name: str, module: str, config: Path, group: Cgroup | None) -> Process:
-        started = await Process.start(name, module, config, group)
+    async def _spawn(self, name: str, words: Sequence[str], config: Path, group: Cgroup | None) -> _Process:
+        log = self._directory / f"{name}.log"
+        with log.open("wb") as sink:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-S", "-c", _HELD, str(os.getpid()), *words, "--config", str(config),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=sink,
+                stderr=sink,
+                # Ctrl-C in the terminal is for the command that started them; it stops them in order.
+                start_new_session=True,
+            )  # fmt: skip
+        started = _Process(name, process, log)
         self._processes.append(started)
+        if group is not None:
+            group.move(process.pid)
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.close()
         return started
 
-    async def _attached(self) -> None:
-        """Wait until every worker is attached and warm."""
-        wanted = {spec.service for spec in self._specs}
-        try:
-            async with asyncio.timeout(_START_S):
-                while await self._serving_services() != wanted:  # noqa: ASYNC110 - in another process
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise StartError(f"workers: not attached after {_START_S:.0f} s") from None
-
-    async def _serving_services(self) -> set[str]:
-        return {worker.service for worker in (await self.admin.fleet()).workers if worker.state == "serving"}
-
     async def _stop(self) -> None:
-        """Stop everything, to the end: whoever cancels this meanwhile has to wait."""
-        stopping = asyncio.create_task(self._stop_all())
-        cancelled = False
-        while not stopping.done():
-            try:
-                await asyncio.wait([stopping])
-            except asyncio.CancelledError:
-                cancelled = True
-        for number in _SIGNALS:
-            asyncio.get_running_loop().remove_signal_handler(number)
-        stopping.result()
-        if cancelled:
-            raise asyncio.CancelledError
-
-    async def _stop_all(self) -> None:
         # Workers first: the control plane would otherwise put back allocations of what is about to end.
         for started in reversed(self._processes):
-            await started.stop()
+            if started.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    started.process.send_signal(signal.SIGTERM)
+                try:
+                    async with asyncio.timeout(_STOP_S):
+                        await started.process.wait()
+                except TimeoutError:
+                    started.process.kill()
+                    await started.process.wait()
         self._processes.clear()
         for group in reversed(self._groups):
             with contextlib.suppress(CgroupError):
@@ -172,17 +171,8 @@ class Embedded:
         await self.admin.aclose()
 
 
-def worker_toml(spec: WorkerSpec, listen: str, control: str) -> str:
-    """Give the configuration of a worker that listens and finds its control plane at these HOST:PORT."""
-    shapes = ", ".join(f"{name} = {list(shape)}" for name, shape in spec.warmup_shapes.items())
-    start, limits = spec.start, spec.limits
-    return (
-        f'[model]\npath = "{spec.model}"\nname = "{spec.service}"\nwarmup_shapes = {{{shapes}}}\n'
-        f"[service]\nslo_ms = {spec.slo_ms}\n"
-        f'[server]\nlisten = "{listen}"\nmetrics_listen = ""\n'
-        f"[engine]\n"
-        f"instances = {start.instances}\nmax_instances = {limits.max_instances}\n"
-        f"threads = {start.threads}\nmax_threads = {limits.max_threads}\n"
-        f"batch = {start.max_batch}\nmax_batch = {limits.max_batch}\n"
-        f'[control]\naddress = "{control}"\n'
-    )
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

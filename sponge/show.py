@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from evaluation import report, table
 from evaluation.admin import ControlPlaneError
 from evaluation.bandwidth import TraceError
-from evaluation.embedded import StartError
+from evaluation.fleet import StartError
 from evaluation.measure import Stage
 from evaluation.result import Result
 

@@ -11,7 +11,7 @@ from controlplane.planner import ServiceState
 from dataplane import config
 from evaluation import demo, scenario, split
 from evaluation.bandwidth import BandwidthTrace
-from evaluation.embedded import worker_toml
+from evaluation.fleet import worker_toml
 from evaluation.load import Payload
 from evaluation.scenario import Subject
 
@@ -38,7 +38,7 @@ def test_a_worker_of_any_host_takes_what_the_split_gives_it(cpus, tmp_path):
         configuration = configurations[each.name]
         spec = demo.worker_spec(each, configuration, host_millicores)
         path = tmp_path / "worker.toml"
-        path.write_text(worker_toml(spec, "127.0.0.1:1", "127.0.0.1:2"))
+        path.write_text(worker_toml(spec, spec.model, "127.0.0.1:1", "127.0.0.1:2"))
         engine = config.read(path, {}).engine
         assert (engine.instances, engine.threads, engine.batch) == (
             configuration.instances,

@@ -1,0 +1,185 @@
+"""What a fleet of local processes and one of containers have in common: what is started, and how it ends."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from controlplane.config import ActuatorKind, Governor
+from controlplane.operation import Configuration, Limits
+from evaluation.admin import Admin
+
+PERIOD_US = 20_000
+_START_S = 60.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StartError(Exception):
+    """Something did not come up; the text says what, and what it wrote last."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker: its service and model, what it starts with, and what it can be given."""
+
+    service: str
+    model: Path
+    slo_ms: float
+    start: Configuration
+    limits: Limits
+    warmup_shapes: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSpec:
+    """The control plane: what runs as `python -m`, with which words before its --config, and its governor."""
+
+    module: str = "controlplane"
+    arguments: Sequence[str] = ()
+    governor: Governor = field(default_factory=Governor)
+
+
+OURS = ControlSpec()
+
+
+class Started(Protocol):
+    """A process or container that was started."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def running(self) -> bool: ...
+
+    async def last_line(self) -> str:
+        """What it wrote last."""
+
+
+class Fleet(Protocol):
+    """A control plane and its workers: started on entering, stopped on leaving whatever happened between.
+
+    Entering raises StartError. Meanwhile signals are as in `stopped_at_the_end`.
+    """
+
+    admin: Admin
+    addresses: Mapping[str, str]  # HOST:PORT by service
+    kind: ActuatorKind
+
+    def pids(self) -> Mapping[str, Sequence[int]]:
+        """Processes that take CPU from the host beside the workers, by what they are."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+def control_toml(
+    control: ControlSpec, workers: Sequence[WorkerSpec], host_millicores: int, listen: str, actuator: str
+) -> str:
+    """Give the configuration of a control plane; `actuator` is that section's content."""
+    services = "".join(
+        f"[services.{spec.service}]\n"
+        f"min_millicores = {spec.limits.min_millicores}\nmax_millicores = {spec.limits.max_millicores}\n"
+        for spec in workers
+    )
+    governor = control.governor
+    return (
+        f'[server]\nlisten = "{listen}"\nmetrics_listen = ""\n'
+        f"[host]\nmillicores = {host_millicores}\n"
+        f"[governor]\npaused = {str(governor.paused).lower()}\nshrink_hold_s = {governor.shrink_hold_s}\n"
+        f"dead_band_millicores = {governor.dead_band_millicores}\n"
+        f"{services}"
+        f"[actuator]\nperiod_us = {PERIOD_US}\n{actuator}"
+    )
+
+
+def worker_toml(spec: WorkerSpec, model: Path, listen: str, control: str) -> str:
+    """Give the configuration of a worker that listens and finds its control plane at these HOST:PORT.
+
+    `model` is where it sees the file.
+    """
+    shapes = ", ".join(f"{name} = {list(shape)}" for name, shape in spec.warmup_shapes.items())
+    start, limits = spec.start, spec.limits
+    return (
+        f'[model]\npath = "{model}"\nname = "{spec.service}"\nwarmup_shapes = {{{shapes}}}\n'
+        f"[service]\nslo_ms = {spec.slo_ms}\n"
+        f'[server]\nlisten = "{listen}"\nmetrics_listen = ""\n'
+        f"[engine]\n"
+        f"instances = {start.instances}\nmax_instances = {limits.max_instances}\n"
+        f"threads = {start.threads}\nmax_threads = {limits.max_threads}\n"
+        f"batch = {start.max_batch}\nmax_batch = {limits.max_batch}\n"
+        f'[control]\naddress = "{control}"\n'
+    )
+
+
+async def serving(started: Started, address: str) -> None:
+    """Wait until what is at `address` says that it serves. Raises StartError."""
+    try:
+        async with asyncio.timeout(_START_S), grpc.aio.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while True:
+                if not await started.running():
+                    raise StartError(f"{started.name}: exited: {await started.last_line()}")
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        line = await started.last_line()
+        raise StartError(f"{started.name}: not serving after {_START_S:.0f} s: {line}") from None
+
+
+async def attached(admin: Admin, workers: Sequence[WorkerSpec]) -> None:
+    """Wait until every worker is attached and warm. Raises StartError."""
+    wanted = {spec.service for spec in workers}
+    try:
+        async with asyncio.timeout(_START_S):
+            while True:
+                found = (await admin.fleet()).workers
+                if {worker.service for worker in found if worker.state == "serving"} == wanted:
+                    return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise StartError(f"workers: not attached after {_START_S:.0f} s") from None
+
+
+@contextlib.asynccontextmanager
+async def stopped_at_the_end(stop: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Call `stop` when the block ends, however it does, and wait for it.
+
+    Meanwhile SIGINT, SIGTERM and SIGHUP cancel the task that entered. Being cancelled, however often, cuts no
+    stop short. For the main thread only.
+    """
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        stopping = asyncio.ensure_future(stop())
+        cancelled = False
+        while not stopping.done():
+            try:
+                await asyncio.wait([stopping])
+            except asyncio.CancelledError:
+                cancelled = True
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+        stopping.result()
+        if cancelled:
+            raise asyncio.CancelledError
