@@ -35,6 +35,14 @@ def load(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
+def convert(value: object, kind: type[T], place: str) -> T:
+    """Take `value`, of plain Python types, as `kind`. Raises ConfigError that names `place` and key."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{place}: {_explain(str(error))}") from error
+
+
 def _explain(message: str) -> str:
     """Turn msgspec's «problem - at `$.a.b`» into «a.b: problem»."""
     match = _LOCATION.match(message)

@@ -125,6 +125,21 @@ class Truth:
         return min((threads * line[1], line[1]) for threads, line in enumerate(self.table) if line)[1]
 
 
+def followed(points: Sequence[Point], threads: int) -> tuple[Point, ...]:
+    """What a profile measured with so many threads at every number of cores would be had threads followed, at worst.
+
+    On fewer cores an execution takes at most l(b, threads)·threads/cores: threads speed it up at most in proportion.
+    Raises ProfileError without measurements on so many cores.
+    """
+    known = {p.batch: p.latency_ms for p in points if p.cores == threads}
+    if not known:
+        raise ProfileError(f"followed_from: expected a number of cores that was measured, got {threads}")
+    return tuple(
+        p if p.cores >= threads else Point(p.batch, p.cores, known[p.batch] * threads / p.cores)
+        for p in points
+    )
+
+
 def cheapest_batch(points: Sequence[Point], max_batch: int) -> int:
     """The smallest batch size measured on one core whose time per row is within a tenth of the least.
 

@@ -32,6 +32,7 @@ class Service:
     max_batch: int
     start_cores: int
     weight: float = 1.0
+    max_instances: int | None = None  # of ours; None: as many as cores
 
     @property
     def mean_rate(self) -> float:

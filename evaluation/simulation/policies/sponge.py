@@ -28,7 +28,12 @@ class Sponge:
         return scenario.interval_s
 
     def start(self, scenario: Scenario) -> list[Target]:
-        return [whole(s.start_cores, 1, cheapest_batch(s.profile, s.max_batch)) for s in scenario.services]
+        targets = []
+        for service in scenario.services:
+            instances = min(service.start_cores, service.max_instances or service.start_cores)
+            batch = cheapest_batch(service.profile, service.max_batch)
+            targets.append(whole(instances, service.start_cores // instances, batch))
+        return targets
 
     def decide(self, fleet: Fleet, seen: Sequence[Seen], now: float) -> list[Target | None]:
         config = self._config

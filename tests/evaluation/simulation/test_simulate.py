@@ -5,7 +5,7 @@ import json
 import pytest
 
 from evaluation.simulation import flags
-from evaluation.simulation.cli import scenario
+from evaluation.simulation.cli import description
 from evaluation.simulation.policies.paper import Paper
 from evaluation.simulation.run import run
 from sponge.__main__ import main
@@ -83,13 +83,13 @@ def test_an_outage_hits_every_client_at_once(profile, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--policy", "best"], "--policy: expected one of"),
+        (["--policy", "best"], "policy: expected one of"),
         (["--payload-kb", "x"], "payload_kb: "),
         (["--profile", "/nowhere.csv"], "/nowhere.csv: cannot be read"),
         (["--arrivals", "/nowhere.txt"], "/nowhere.txt: cannot be read"),
         (["--arrivals", "flash:5"], "arrivals: 'flash:5': expected constant, poisson, flash:"),
-        (["--outage", "1:0"], "--outage: expected a beginning of 0 or more and a length above 0"),
-        (["--outage", "1:1", "--outage", "2:1"], "--outage: expected it to begin within the 2 s"),
+        (["--outage", "1:0"], "outage: expected a beginning of 0 or more and a length above 0"),
+        (["--outage", "1:1", "--outage", "2:1"], "outage: expected it to begin within the 2 s"),
         (["--bandwidth", "/nowhere.log"], "/nowhere.log: cannot be read"),
         (["--services", "/nowhere.toml"], "/nowhere.toml: cannot be read"),
     ],
@@ -119,7 +119,7 @@ def papers_workload(traces, *more):
         "--profile", str(traces / "sponge_paper" / "profile_yolov5s.csv"),
         "--bandwidth", str(traces / "ghent_4g" / "report_bus_0001.log"),
     )  # fmt: skip
-    return scenario(parser.parse_args([*files, "--arrivals", "constant", *more]))
+    return description(parser.parse_args([*files, "--arrivals", "constant", *more])).scenario()
 
 
 def test_the_papers_numbers_come_out(traces):
