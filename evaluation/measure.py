@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from evaluation import load
 from evaluation.admin import Admin, ControlPlaneError
@@ -35,6 +37,17 @@ class Stage:
 Progress = Callable[[Stage], None]
 
 
+class Front(Protocol):
+    """What clients connect to in a worker's stead."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
+
+
+# Given a worker's address, the trace, and its time 0 on time.monotonic's scale.
+Network = Callable[[tuple[str, int], BandwidthTrace, float], AbstractAsyncContextManager[Front]]
+
+
 @dataclass(frozen=True, slots=True)
 class Offered:
     """What is offered over which network, for how long."""
@@ -46,11 +59,16 @@ class Offered:
 
 
 async def run(
-    policy: str, admin: Admin, addresses: Mapping[str, str], offered: Offered, progress: Progress
+    policy: str,
+    admin: Admin,
+    addresses: Mapping[str, str],
+    offered: Offered,
+    progress: Progress,
+    network: Network = Links,
 ) -> Run:
     """Offer everything to the workers at `addresses` (HOST:PORT by service), and give what came of it.
 
-    Raises ControlPlaneError, OSError.
+    `network` puts an emulated one in front of each worker. Raises ControlPlaneError, OSError.
     """
     t0 = time.monotonic() + _LEAD_S
     done = 0
@@ -61,7 +79,7 @@ async def run(
         progress(Stage(policy, done, len(offered.schedule)))
 
     busy_before = _busy()
-    async with _links(addresses, offered, t0) as services, watch(admin, t0) as seen:
+    async with _fronts(network, addresses, offered, t0) as services, watch(admin, t0) as seen:
         done_load = await load.run(offered.schedule, services, t0=t0, trace=offered.trace, progress=ended)
     busy_after = _busy()
     return Run(
@@ -77,16 +95,15 @@ async def run(
 
 
 @contextlib.asynccontextmanager
-async def _links(
-    addresses: Mapping[str, str], offered: Offered, t0: float
+async def _fronts(
+    network: Network, addresses: Mapping[str, str], offered: Offered, t0: float
 ) -> AsyncIterator[Mapping[str, load.Service]]:
-    """Put an emulated network in front of every worker."""
     async with contextlib.AsyncExitStack() as stack:
         services = {}
         for subject in offered.subjects:
             host, _, port = addresses[subject.name].rpartition(":")
-            links = await stack.enter_async_context(Links((host, int(port)), offered.trace, t0))
-            services[subject.name] = _service(subject, links.address)
+            front = await stack.enter_async_context(network((host, int(port)), offered.trace, t0))
+            services[subject.name] = _service(subject, front.address)
         yield services
 
 
@@ -115,7 +132,6 @@ class Seen:
         """Take down where every worker is, and what each service has cost since the last observation."""
         counted = {} if self._counted is None else self._counted
         for worker in fleet.workers:
-            self.points.append(_point(worker, at_s))
             now = Cost(worker.core_seconds_reserved, worker.core_seconds_used)
             last = counted.get(worker.worker_id, now if self._counted is None else _NOTHING)
             if now.reserved < last.reserved:  # it has attached anew, and counts from there
@@ -126,6 +142,7 @@ class Seen:
             )
             counted[worker.worker_id] = now
         self._counted = counted
+        self.points += [_point(worker, at_s, self.cost[worker.service]) for worker in fleet.workers]
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +177,7 @@ async def watch(admin: Admin, t0: float) -> AsyncIterator[Seen]:
     await look()
 
 
-def _point(worker: pb.WorkerStatus, at_s: float) -> Point:
+def _point(worker: pb.WorkerStatus, at_s: float, cost: Cost) -> Point:
     return Point(
         at_s=at_s,
         service=worker.service,
@@ -172,6 +189,8 @@ def _point(worker: pb.WorkerStatus, at_s: float) -> Point:
         arrival_rate=worker.arrival_rate,
         cores_used=worker.cpu_used,
         throttled_share=worker.throttled_share,
+        reserved_so_far=cost.reserved,
+        used_so_far=cost.used,
     )
 
 

@@ -20,6 +20,9 @@ class Point:
     arrival_rate: float
     cores_used: float
     throttled_share: float
+    # Of the service since its run was first looked at, in core-seconds.
+    reserved_so_far: float = 0.0
+    used_so_far: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

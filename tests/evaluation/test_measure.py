@@ -116,3 +116,11 @@ def test_a_worker_that_comes_or_goes_during_the_run_counts_while_it_is_there():
         fleet(a=("vision", 10.0, 4.0)), fleet(a=("vision", 12.0, 5.0), b=("vision", 1.0, 1.0)), fleet()
     )
     assert cost == {"vision": Cost(3.0, 2.0)}
+
+
+def test_points_say_what_their_service_has_cost_so_far():
+    seen = Seen()
+    for at_s, reserved in enumerate((10.0, 13.0, 15.0)):
+        seen.observe(fleet(a=("vision", reserved, reserved / 2)), at_s)
+    assert [point.reserved_so_far for point in seen.points] == [0.0, 3.0, 5.0]
+    assert [point.used_so_far for point in seen.points] == [0.0, 1.5, 2.5]
