@@ -16,6 +16,7 @@ from evaluation.simulation import worker as virtual
 from evaluation.simulation.policies import Policy, Seen, Target
 from evaluation.simulation.scenario import Scenario, Service
 from evaluation.simulation.score import Tally
+from evaluation.simulation.series import Span
 from evaluation.simulation.worker import VirtualWorker
 from protos import control_pb2
 
@@ -46,6 +47,7 @@ class Plane:
         self.fleet = Fleet(1000 * scenario.host_cores, 0, self._config.planner.request_overhead_ms / 1000)
         self.resizes = 0
         self.core_seconds = 0.0
+        self.reserved: list[Span] = []
         self.speed_changed = True
         self._accounted_at = 0.0
         self._decided_at = 0.0
@@ -98,7 +100,7 @@ class Plane:
             worker_id=service.name,
             service=service.name,
             model_digest=service.name,
-            max_instances=service.max_cores,
+            max_instances=service.max_instances or service.max_cores,
             max_threads=service.max_cores,
             max_batch=service.max_batch,
             allocation=allocation_message(allocation),
@@ -179,8 +181,9 @@ class Plane:
         until = min(now, self._scenario.seconds)
         elapsed = until - self._accounted_at
         if elapsed > 0:
-            reserved = sum(seat.reserved[seat.virtual.quota_millicores] for seat in self.seats)
-            self.core_seconds += reserved * elapsed
+            cores = tuple(seat.reserved[seat.virtual.quota_millicores] for seat in self.seats)
+            self.core_seconds += sum(cores) * elapsed
+            self.reserved.append(Span(until, cores))
             self._accounted_at = until
 
 

@@ -10,6 +10,7 @@ from evaluation.simulation.plane import Plane
 from evaluation.simulation.policies import Policy
 from evaluation.simulation.scenario import Scenario
 from evaluation.simulation.score import Score, Tally, score
+from evaluation.simulation.series import Series, Span, series
 
 # What is not over so long after the last second never will be.
 _AFTER_S = 300.0
@@ -22,6 +23,12 @@ class Run:
     score: Score
     hopeless: bool
     tallies: tuple[Tally, ...]
+    reserved: tuple[Span, ...] = ()
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """The run second by second, of each service; put together when asked for."""
+        return series(self.tallies, self.reserved)
 
 
 def run(scenario: Scenario, policy: Policy, name: str, max_missed: int | None = None) -> Run:
@@ -61,4 +68,4 @@ def run(scenario: Scenario, policy: Policy, name: str, max_missed: int | None = 
     plane.close(scenario.seconds)
     wall_s = time.perf_counter() - began
     found = score(name, tallies, plane.core_seconds, scenario.seconds, plane.resizes, wall_s)
-    return Run(found, hopeless, tuple(tallies))
+    return Run(found, hopeless, tuple(tallies), tuple(plane.reserved))

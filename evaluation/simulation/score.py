@@ -3,8 +3,11 @@
 import dataclasses
 import enum
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from dataplane.request import Outcome
 from evaluation.simulation.scenario import Service
@@ -20,41 +23,49 @@ class Class(enum.IntEnum):
     REST = 2
 
 
+class End(enum.IntEnum):
+    """What became of a request."""
+
+    NONE = 0  # nothing yet
+    ON_TIME = 1
+    LATE = 2
+    REFUSED = 3  # or given up in any other way
+
+
 class Tally:
-    """Counts the outcomes of one service while they happen, by class; `limit` ends a run that is lost anyway."""
+    """Notes how the requests of one service end, while they do; `limit` ends a run that is lost anyway.
+
+    `classes` and `ends` hold a `Class` and an `End` for each request, in the order of `service.offered`.
+    """
 
     def __init__(self, service: Service, limit: int | None = None) -> None:
         dead_s = service.truth.fastest_s
         tight_s = max(dead_s, TIGHT_FACTOR * service.truth.cheapest_row_s)
         offered = service.offered
-        self.classes = bytearray(
-            Class.DEAD if budget < dead_s else Class.TIGHT if budget < tight_s else Class.REST
-            for arrived, deadline in zip(offered.arrived_s, offered.deadline_s, strict=True)
-            for budget in [deadline - arrived]
-        )
-        self.on_time = [0, 0, 0]
-        self.late = [0, 0, 0]
-        self.refused = [0, 0, 0]
-        self._limit = limit
+        budget_s = np.array(offered.deadline_s) - np.array(offered.arrived_s)
+        self.service = service
+        self.classes = np.searchsorted([dead_s, tight_s], budget_s, side="right").astype(np.uint8).tobytes()
+        self.ends = bytearray(len(offered))
+        self.avoidable_missed = 0  # late and refused among the requests that had time enough
         self.hopeless = False
+        self._limit = math.inf if limit is None else limit
 
     def end(self, index: int, outcome: Outcome) -> None:
         """The request at `index` has ended."""
-        kind = self.classes[index]
         if outcome is Outcome.ON_TIME:
-            self.on_time[kind] += 1
+            self.ends[index] = End.ON_TIME
             return
-        if outcome is Outcome.LATE:
-            self.late[kind] += 1
-        else:
-            self.refused[kind] += 1
-        if self._limit is not None and self.avoidable_missed > self._limit:
-            self.hopeless = True
+        self.ends[index] = End.LATE if outcome is Outcome.LATE else End.REFUSED
+        if self.classes[index] == Class.REST:
+            self.avoidable_missed += 1
+            self.hopeless = self.avoidable_missed > self._limit
 
-    @property
-    def avoidable_missed(self) -> int:
-        """Late and refused among the requests that had time enough."""
-        return self.late[Class.REST] + self.refused[Class.REST]
+    def count(self, end: End) -> list[int]:
+        """How many ended so, by class."""
+        classes = np.frombuffer(self.classes, np.uint8)
+        ends = np.frombuffer(self.ends, np.uint8)
+        counts: list[int] = np.bincount(classes[ends == end], minlength=len(Class)).tolist()
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +111,19 @@ def score(
 ) -> Score:
     """Add up the services of a host."""
 
-    def alive(counts: str) -> int:
-        return sum(sum(getattr(tally, counts)[Class.TIGHT :]) for tally in tallies)
+    def total(end: End) -> list[int]:
+        return [sum(counts) for counts in zip(*(tally.count(end) for tally in tallies), strict=True)]
 
+    on_time = total(End.ON_TIME)
     return Score(
         policy=policy,
         requests=sum(len(tally.classes) for tally in tallies),
         dead_on_arrival=sum(tally.classes.count(Class.DEAD) for tally in tallies),
         tight=sum(tally.classes.count(Class.TIGHT) for tally in tallies),
-        tight_on_time=sum(tally.on_time[Class.TIGHT] for tally in tallies),
-        on_time=alive("on_time"),
-        late=alive("late"),
-        refused=alive("refused"),
+        tight_on_time=on_time[Class.TIGHT],
+        on_time=sum(on_time[Class.TIGHT :]),
+        late=sum(total(End.LATE)[Class.TIGHT :]),
+        refused=sum(total(End.REFUSED)[Class.TIGHT :]),
         avoidable_missed=sum(tally.avoidable_missed for tally in tallies),
         mean_cores=core_seconds / seconds,
         core_seconds=core_seconds,

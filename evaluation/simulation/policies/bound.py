@@ -3,6 +3,7 @@
 import time
 from bisect import bisect_right
 
+from dataplane.request import Outcome
 from evaluation.simulation.profile import Truth
 from evaluation.simulation.scenario import Scenario
 from evaluation.simulation.score import Class, Score, Tally, score
@@ -21,10 +22,11 @@ def bound(scenario: Scenario, name: str) -> Score:
         tally = Tally(service)
         lengths, costs = _frontier(service.truth, service.max_batch)
         offered = service.offered
-        for kind, arrived, deadline in zip(tally.classes, offered.arrived_s, offered.deadline_s, strict=True):
+        for index, kind in enumerate(tally.classes):
             if kind != Class.DEAD:
-                core_seconds += costs[bisect_right(lengths, deadline - arrived) - 1]
-                tally.on_time[kind] += 1
+                budget_s = offered.deadline_s[index] - offered.arrived_s[index]
+                core_seconds += costs[bisect_right(lengths, budget_s) - 1]
+                tally.end(index, Outcome.ON_TIME)
         tallies.append(tally)
     return score(name, tallies, core_seconds, scenario.seconds, 0, time.perf_counter() - began)
 

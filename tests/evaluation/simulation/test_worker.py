@@ -5,7 +5,7 @@ import pytest
 from dataplane.batcher import Shape
 from evaluation.simulation.policies.static import Static
 from evaluation.simulation.run import run
-from evaluation.simulation.score import Tally
+from evaluation.simulation.score import End, Tally
 from evaluation.simulation.worker import VirtualWorker, batcher, noise
 from tests.evaluation.simulation.scenarios import scenario, service
 
@@ -39,7 +39,7 @@ def test_an_execution_takes_what_the_truth_says():
     assert play(one, 5.0) == pytest.approx([1.1], abs=1e-5)
     assert one.cpu_s == pytest.approx(0.1)
     assert one.done
-    assert sum(tally.on_time) == 1
+    assert sum(tally.count(End.ON_TIME)) == 1
 
 
 def test_threads_share_a_quota():
