@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from evaluation import plots, rows
+from evaluation import page, plots, rows
 from evaluation.result import Change, Result
 from evaluation.table import (
     SPONGE,
@@ -47,15 +47,15 @@ def write(result: Result, directory: Path) -> Path:
     for run in result.runs:
         rows.write(directory / files[run.policy], run.rows)
     path = directory / "report.html"
-    path.write_text(page(result, files), encoding="utf-8")
+    path.write_text(_page(result, files), encoding="utf-8")
     return path
 
 
-def page(result: Result, files: Mapping[str, str]) -> str:
-    """Give the whole page; `files` names each policy's rows, to link to."""
+def _page(result: Result, files: Mapping[str, str]) -> str:
+    """`files` names each policy's rows, to link to."""
     settings = dict(result.settings)
     command = settings.pop("command", "sponge demo")
-    return _PAGE.substitute(
+    body = _BODY.substitute(
         what=escape(f"{_WHAT} {_how(result)}"),
         headline=escape(headline(result)),
         objected="objected" if objection(result) else "",
@@ -65,10 +65,11 @@ def page(result: Result, files: Mapping[str, str]) -> str:
         legend=escape(_LEGEND),
         figures="".join(_figure(result, service) for service in result.slo_ms),
         changes=_changes(change for run in runs(result) if run.policy == SPONGE for change in run.changes),
-        settings="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in settings.items()),
-        command=escape(command),
+        settings=page.settings(settings),
+        command=page.command(command),
         files=", ".join(f'<a href="{escape(file)}">{escape(file)}</a>' for file in files.values()),
     )
+    return page.framed("Sponge: report of a run", body)
 
 
 def _how(result: Result) -> str:
@@ -152,71 +153,7 @@ def _changes(changes: Iterable[Change]) -> str:
     )
 
 
-# Colours after Okabe and Ito, told apart with any colour vision; the dark set is their lighter half.
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Sponge: report of a run</title>
-<style>
-:root {
-  --page: #fcfcfa; --raised: #fff; --ink: #24292e; --soft: #5d6670; --faint: #d5d9dd;
-  --sponge: #0072b2; --fixed: #b07800; --on-time: #008a65; --late: #d14d00; --unanswered: #9c3d80; --dead: #59636d;
-}
-@media (prefers-color-scheme: dark) { :root {
-  --page: #15191d; --raised: #1c2126; --ink: #dfe3e6; --soft: #98a2ac; --faint: #3a4249;
-  --sponge: #56b4e9; --fixed: #e69f00; --on-time: #2cc79b; --late: #ff7f3f; --unanswered: #df8fbf; --dead: #9aa5af;
-} }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 82rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { margin: 0 0 .25rem; font-size: 1rem; letter-spacing: .04em; color: var(--sponge); }
-h2 { margin: 3rem 0 .75rem; font-size: 1.25rem; }
-h3 { margin: 0 0 .5rem; font-size: 1.05rem; }
-p { max-width: 50rem; margin: .5rem 0; }
-.headline { max-width: 60rem; margin: 0 0 1rem; font-size: 1.75rem; line-height: 1.25; font-weight: 650;
-  text-wrap: balance; }
-.objected { color: var(--late); }
-.soft { color: var(--soft); font-size: .9rem; }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1.5rem 0 0; }
-.card { flex: 1 1 14rem; padding: 1rem 1.25rem; background: var(--raised); border: 1px solid var(--faint);
-  border-radius: .5rem; }
-.card .title, .card .theirs { color: var(--soft); font-size: .9rem; }
-.card .ours { font-size: 2rem; line-height: 1.3; font-weight: 650; color: var(--sponge);
-  font-variant-numeric: tabular-nums; }
-.scroll { overflow: auto; max-height: 26rem; border: 1px solid var(--faint); border-radius: .5rem;
-  background: var(--raised); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .95rem; }
-th, td { padding: .2rem 1rem .2rem 0; text-align: right; font-weight: normal; white-space: nowrap; }
-tbody th { text-align: left; padding-right: 2rem; color: var(--soft); }
-thead th { font-weight: 600; }
-thead tr:last-child > * { border-bottom: 1px solid var(--faint); }
-thead small { font-weight: normal; color: var(--soft); }
-tr.ends > * { border-bottom: 1px solid var(--faint); }
-.sponge { color: var(--sponge); padding-left: 2.5rem; } .fixed { color: var(--fixed); }
-.bad { color: var(--late); font-weight: 700; }
-.changes th, .changes td { padding: .25rem 1rem; }
-.changes thead th { position: sticky; top: 0; background: var(--raised); }
-.changes :is(th, td):nth-child(2), .changes :is(th, td):nth-child(3), .changes :is(th, td):nth-child(5) {
-  text-align: left; }
-.changes { width: 100%; } .changes td:last-child { width: 100%; white-space: normal; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 2rem; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; }
-figure svg text { font-family: inherit !important; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.5rem; margin: .5rem 0; font-size: .95rem; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-code { font: .95em ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-pre { padding: .75rem 1rem; overflow-x: auto; background: var(--raised); border: 1px solid var(--faint);
-  border-radius: .5rem; }
-a { color: var(--sponge); }
-</style>
-</head>
-<body>
-<h1>Sponge</h1>
-<p class="headline $objected">$headline</p>
+_BODY = Template("""<p class="headline $objected">$headline</p>
 <p>$what</p>
 <div class="cards">$cards</div>
 <h2>In numbers</h2>
@@ -228,9 +165,7 @@ a { color: var(--sponge); }
 <h2>Decisions</h2>
 $changes
 <h2>How it was measured</h2>
-<dl>$settings</dl>
+$settings
 <p>Every request, one a line: $files. To do it again:</p>
-<pre><code>$command</code></pre>
-</body>
-</html>
+$command
 """)

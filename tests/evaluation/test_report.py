@@ -6,7 +6,6 @@ import json
 import math
 import random
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from rich.console import Console
 from evaluation import report, rows, table
 from evaluation.result import Change, Cost, Point, Result, Run
 from evaluation.rows import Outcome, Row
+from tests.evaluation import documents
 
 SECONDS = 100.0
 SLO_MS = {"vision": 1000.0, "files": 150.0}
@@ -212,39 +212,11 @@ def test_milliseconds(value: float, text: str) -> None:
     assert table.milliseconds(value) == text
 
 
-class Page(HTMLParser):
-    """What a page holds and what it would fetch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        told = dict(attrs)
-        self.ids += [told["id"] or ""] if "id" in told else []
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
-        if tag not in ("meta", "br", "link"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_page_is_well_formed_complete_and_fetches_nothing(tmp_path: Path) -> None:
     result = a_result()
     path = report.write(result, tmp_path / "new" / "report")
     text = path.read_text()
-    page = Page()
-    page.feed(text)
-    page.close()
-    assert not page.open
-    assert len(set(page.ids)) == len(page.ids)
+    page = documents.parsed(text)
     beside = {file.name for file in path.parent.iterdir()}
     assert beside == {"report.html", "rows-sponge.csv", "rows-best-fixed-split.csv"}
     assert {link for link in page.links if not link.startswith("#")} == beside - {"report.html"}
