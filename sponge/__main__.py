@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _CONTROL = "127.0.0.1:8500"
+_RESULTS = Path("evaluation/results")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_experiment(
         commands.add_parser("experiment", help="what evaluates Sponge, by name; tables and plots")
     )
+    _add_report(commands.add_parser("report", help="what experiments found, as a page and in a document"))
     parsed = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
@@ -93,13 +95,32 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="see --list; or the path of a TOML file")
     parser.add_argument("--list", action="store_true", help="name those that come with Sponge")
     parser.add_argument("--traces", type=Path, metavar="DIR", help="measured traces; default: SPONGE_TRACES")
-    parser.add_argument(
-        "--output", type=Path, default=Path("evaluation/results"), help="default: evaluation/results"
-    )
+    parser.add_argument("--output", type=Path, default=_RESULTS, help=f"default: {_RESULTS}")
     parser.add_argument("--jobs", type=_count, metavar="N", help="processes; default: one for each CPU")
     parser.add_argument("--seconds", type=_seconds, help="of each run, for a first look")
     parser.add_argument("--json", action="store_true", help="print the finding as one JSON object")
     parser.set_defaults(run=_experiment)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="?",
+        default=_RESULTS,
+        metavar="RESULTS",
+        help=f"directory; default: {_RESULTS}",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.html",
+        help="page; default: evaluation.html, and none with --markdown",
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE.md", help="document whose marked tables are rewritten"
+    )
+    parser.set_defaults(run=_report)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -135,6 +156,13 @@ def _experiment(parsed: argparse.Namespace) -> int:
     from evaluation.experiment import cli
 
     return cli.run(parsed)
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from evaluation.experiment import report
+
+    page = parsed.output or (None if parsed.markdown else Path("evaluation.html"))
+    return report.run(parsed.results, page, parsed.markdown)
 
 
 def _top(parsed: argparse.Namespace) -> int:

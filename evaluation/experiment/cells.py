@@ -14,17 +14,22 @@ _RANGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """Its heading and its cells as text, from the top; `right` where they are numbers, to be aligned right."""
+class Written:
+    """A table as text: its headings, its rows, and of each column whether it holds numbers, to be aligned right."""
 
-    title: str
-    cells: Sequence[str]
-    right: bool
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: Sequence[bool]
 
 
-def columns(table: Table) -> list[Column]:
+def written(table: Table) -> Written:
     """Write out every cell; a column has one number of decimal places, as far as its numbers allow."""
-    return [_column(title, [row[i] for row in table.rows]) for i, title in enumerate(table.columns)]
+    columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+    return Written(
+        columns=table.columns,
+        rows=list(zip(*map(_column, columns), strict=True)),
+        right=[any(isinstance(cell, int | float) for cell in column) for column in columns],
+    )
 
 
 def goals(finding: Finding) -> Table:
@@ -36,14 +41,13 @@ def goals(finding: Finding) -> Table:
     )
 
 
-def _column(title: str, cells: Sequence[Cell]) -> Column:
+def _column(cells: Sequence[Cell]) -> list[str]:
     sizes = [abs(cell) for cell in cells if isinstance(cell, float) and math.isfinite(cell) and cell]
     places = _places(min(size for size in sizes if _RANGE * size >= max(sizes))) if sizes else 0
-    right = any(isinstance(cell, int | float) for cell in cells)
-    return Column(title, [_written(cell, places) for cell in cells], right)
+    return [_cell(cell, places) for cell in cells]
 
 
-def _written(cell: Cell, places: int) -> str:
+def _cell(cell: Cell, places: int) -> str:
     """An exact 0 has no decimals, so that it is told from what is only small."""
     match cell:
         case None:

@@ -23,6 +23,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rows: Sequence[Sequence[Cell]]
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"{self.title}: expected {len(self.columns)} cells in each row")
+
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something promised, what was measured, and whether that keeps the promise."""
@@ -38,6 +42,10 @@ class Plot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     file: str
     caption: str
 
+    def __post_init__(self) -> None:
+        if Path(self.file).name != self.file:
+            raise ValueError(f"expected a name without folders, got {self.file!r}")
+
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One experiment as run once. `command` reproduces it; `settings` are printed as they are."""
@@ -51,6 +59,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     goals: Sequence[Goal] = ()
     plots: Sequence[Plot] = ()
     notes: Sequence[str] = ()  # each a sentence or two, for people: where it loses, what limits it
+
+    def __post_init__(self) -> None:
+        if len({table.title for table in self.tables}) < len(self.tables):
+            raise ValueError("tables: expected titles that differ")
 
     def write(self, directory: Path) -> Path:
         """Write `directory`/EXPERIMENT.json, and give its path. Raises OSError."""

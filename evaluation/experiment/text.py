@@ -26,10 +26,10 @@ def _titled(table: Table) -> str:
 
 
 def _lines(table: Table) -> list[str]:
+    written = cells.written(table)
     columns = []
-    for column in cells.columns(table):
-        texts = [column.title, *column.cells]
-        width = max(map(len, texts))
-        texts.insert(1, "─" * width)
-        columns.append([text.rjust(width) if column.right else text.ljust(width) for text in texts])
+    for title, right, *told in zip(written.columns, written.right, *written.rows, strict=True):
+        width = max(map(len, [title, *told]))
+        lines = [title, "─" * width, *told]
+        columns.append([line.rjust(width) if right else line.ljust(width) for line in lines])
     return ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]

@@ -11,8 +11,7 @@ from tests.evaluation.experiment import findings
 
 def column(*numbers: Cell) -> list[str]:
     table = Table(title="", columns=("n",), rows=[(number,) for number in numbers])
-    (only,) = cells.columns(table)
-    return list(only.cells)
+    return [cell for (cell,) in cells.written(table).rows]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_a_column_has_the_digits_that_tell_its_numbers_apart(numbers: list[Cell]
 
 
 def test_numbers_stand_right_and_words_left() -> None:
-    assert [one.right for one in cells.columns(findings.SUMMARY)] == [False, True, True, True, True]
+    assert cells.written(findings.SUMMARY).right == [False, True, True, True, True]
 
 
 def test_a_finding_is_told_whole() -> None:
