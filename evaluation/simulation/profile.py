@@ -1,8 +1,10 @@
 """How long executions take: a measured grid as policies see it, and the truth that a simulation makes of it."""
 
 import csv
+import itertools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -28,32 +30,65 @@ def read(path: Path) -> tuple[Point, ...]:
     or rows, threads, p99_ms (`sponge profile`); other columns and comment lines are ignored. Raises ProfileError.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(line for line in file if not line.startswith("#"))
-            columns = set(reader.fieldnames or ())
-            for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
-                if columns.issuperset(names):
-                    rows, threads, latency = names
-                    points = [
-                        Point(int(line[rows]), int(line[threads]), unit_ms * float(line[latency]))
-                        for line in reader
-                    ]
-                    return _checked(path, points)
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise ProfileError(f"{path}: expected a number in each of the columns read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"{path}: expected a text file in UTF-8") from error
+    numbers = [n for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    table = csv.reader(lines[n - 1] for n in numbers)
+    header = next(table, [])
+    for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
+        if set(names) <= set(header):
+            columns = [header.index(name) for name in names]
+            return _checked(
+                path, _points(path, names, unit_ms, columns, zip(numbers[1:], table, strict=False))
+            )
     raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS)} or {', '.join(_OWN)}")
 
 
+def _points(
+    path: Path,
+    names: Sequence[str],
+    unit_ms: float,
+    columns: Sequence[int],
+    numbered: Iterable[tuple[int, list[str]]],
+) -> list[Point]:
+    """Read lines with their numbers; every cell of the grid has one."""
+    seen: dict[tuple[int, int], int] = {}
+    points = []
+    for number, words in numbered:
+        rows, threads, latency = (words[c] if c < len(words) else "" for c in columns)
+        for name, word in zip(names, (rows, threads), strict=False):
+            if not re.fullmatch(r"[1-9]\d{0,5}", word.strip()):
+                raise ProfileError(
+                    f"{path}: line {number}: {name}: expected a whole number from 1 on, got {word!r}"
+                )
+        try:
+            latency_ms = unit_ms * float(latency)
+        except ValueError:
+            latency_ms = math.nan
+        if not 0 < latency_ms < math.inf:
+            raise ProfileError(
+                f"{path}: line {number}: {names[2]}: expected a number above 0, got {latency!r}"
+            )
+        point = Point(int(rows), int(threads), latency_ms)
+        before = seen.setdefault((point.batch, point.cores), number)
+        if before != number:
+            raise ProfileError(f"{path}: line {number}: the same batch and cores as in line {before}")
+        points.append(point)
+    return points
+
+
 def _checked(path: Path, points: Sequence[Point]) -> tuple[Point, ...]:
-    batches, cores = {p.batch for p in points}, {p.cores for p in points}
-    if len(points) != len(batches) * len(cores) or len({(p.batch, p.cores) for p in points}) != len(points):
-        raise ProfileError(f"{path}: expected every batch size with every number of cores, once")
-    if 1 not in batches or 1 not in cores or min(batches | cores) < 1:
-        raise ProfileError(f"{path}: expected a batch of 1 and 1 core among the measured")
-    if not all(0 < p.latency_ms < math.inf for p in points):
-        raise ProfileError(f"{path}: expected latencies above zero")
+    known = {(p.batch, p.cores) for p in points}
+    grid = itertools.product(sorted({p.batch for p in points}), sorted({p.cores for p in points}))
+    for batch, cores in ((1, 1), *grid):
+        if (batch, cores) not in known:
+            raise ProfileError(
+                f"{path}: expected every batch size with every number of cores, and both from 1 on: "
+                f"a batch of {batch} on {cores} is missing"
+            )
     return tuple(points)
 
 

@@ -20,10 +20,17 @@ def test_both_formats_say_the_same(tmp_path):
     ("text", "expected"),
     [
         ("a,b\n1,2\n", "expected the columns"),
-        ("rows,threads,p99_ms\n1,1,x\n", "expected a number"),
-        ("rows,threads,p99_ms\n1,1,5\n2,2,5\n", "every batch size with every number of cores"),
-        ("rows,threads,p99_ms\n2,2,5\n", "a batch of 1 and 1 core"),
-        ("rows,threads,p99_ms\n1,1,0\n", "above zero"),
+        ("# model: m\nrows,threads,p99_ms\n\n1,1,x\n", "line 4: p99_ms: expected a number above 0, got 'x'"),
+        ("rows,threads,p99_ms\n1,1,5\n2,2,5\n", "a batch of 1 on 2 is missing"),
+        ("rows,threads,p99_ms\n2,2,5\n", "a batch of 1 on 1 is missing"),
+        ("rows,threads,p99_ms\n", "a batch of 1 on 1 is missing"),
+        ("rows,threads,p99_ms\n1,1,5\n2,1,0\n", "line 3: p99_ms: expected a number above 0, got '0'"),
+        ("rows,threads,p99_ms\n1,1,5\n2,1,nan\n", "line 3: p99_ms: expected a number above 0, got 'nan'"),
+        ("rows,threads,p99_ms\n1,1,5\n0,1,5\n", "line 3: rows: expected a whole number from 1 on, got '0'"),
+        ("rows,threads,p99_ms\n1,1.5,5\n", "line 2: threads: expected a whole number from 1 on, got '1.5'"),
+        ("rows,threads,p99_ms\n1\n", "line 2: threads: expected a whole number from 1 on, got ''"),
+        ("rows,threads,p99_ms\n1,1,5\n# twice\n1,1,5\n", "line 4: the same batch and cores as in line 2"),
+        ("", "expected the columns"),
     ],
 )
 def test_a_bad_profile_is_one_line(tmp_path, text, expected):
@@ -33,6 +40,13 @@ def test_a_bad_profile_is_one_line(tmp_path, text, expected):
         read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_profile_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "profile.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProfileError, match="expected a text file"):
+        read(path)
 
 
 def test_a_grid_is_met_and_between_it_straight():
