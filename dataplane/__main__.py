@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 
 import structlog
@@ -28,7 +28,7 @@ from dataplane.server import InferenceServer, State
 from dataplane.servicetime import ServiceTime, ServiceTimes
 from dataplane.telemetry import Telemetry
 from dataplane.uplink import Uplink
-from dataplane.worker import Worker
+from dataplane.worker import Observer, Worker
 
 # Until the engine is warm; nothing is served before that.
 _UNKNOWN = ServiceTime(rows=1, mean_s=0.1, low_s=0.1, high_s=0.1)
@@ -36,14 +36,17 @@ _UNKNOWN = ServiceTime(rows=1, mean_s=0.1, low_s=0.1, high_s=0.1)
 log = structlog.get_logger()
 
 
-async def serve(config: Config, engine: Engine) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Raises ListenError and EngineError, before serving only."""
+async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = ()) -> None:
+    """Run until SIGTERM or SIGINT, then drain; `watching` hears of every request besides telemetry and metrics.
+
+    Raises ListenError and EngineError, before serving only.
+    """
     clock = time.monotonic
     cgroup = resources.own_cgroup()
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     telemetry = Telemetry(clock(), resources.read(cgroup))
-    observers = (telemetry, metrics)
+    observers: tuple[Observer, ...] = (telemetry, metrics, *watching)
     batcher = Batcher(_shape(config, engine), ServiceTimes([_UNKNOWN]), config.server.max_queue)
     registry.register(StateCollector(batcher, lambda: resources.read(cgroup), clock))
     worker = Worker(engine, batcher, observers, clock, time.process_time, config.engine.max_instances)
@@ -120,18 +123,15 @@ def _policy(config: Config) -> Policy:
     )
 
 
-def main() -> int:
-    """Exit code 2 and one line for what the user can mend; 0 after an orderly stop."""
-    parser = argparse.ArgumentParser(prog="python -m dataplane", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    path = parser.parse_args().config
+def run(path: Path, watching: Sequence[Observer] = ()) -> int:
+    """Serve as worker.toml at `path` says; exit code 2 and one line for what the user can mend, else 0."""
     try:
         config = configuration.read(path)
         logs.configure(config.log_level)
         engine = Engine(
             Path(config.model.path), config.model.name, config.model.version, config.model.warmup_shapes
         )
-        asyncio.run(serve(config, engine))
+        asyncio.run(serve(config, engine, watching))
     except ListenError as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
@@ -139,6 +139,13 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def main() -> int:
+    """Run the worker that --config describes."""
+    parser = argparse.ArgumentParser(prog="python -m dataplane", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    return run(parser.parse_args().config)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,8 @@ class Embedded:
             config = self._directory / f"{spec.service}.toml"
             address = self.addresses[spec.service]
             config.write_text(fleet.worker_toml(spec, spec.model, address, self.control_address))
-            started.append((address, await self._spawn(spec.service, ["-m", "dataplane"], config, group)))
+            words = ["-m", spec.module, *spec.arguments]
+            started.append((address, await self._spawn(spec.service, words, config, group)))
         for address, process in started:
             await fleet.serving(process, address)
         await fleet.attached(self.admin, self._specs)

@@ -35,6 +35,10 @@ class WorkerSpec:
     start: Configuration
     limits: Limits
     warmup_shapes: Mapping[str, Sequence[int]]
+    module: str = (
+        "dataplane"  # what runs as `python -m`, with which words before its --config; in processes only
+    )
+    arguments: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
