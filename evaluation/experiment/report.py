@@ -26,6 +26,9 @@ def run(directory: Path, page: Path | None, document: Path | None) -> int:
     except MarkerError as error:
         _tell(f"{document}:{error}")
         return 2
+    except UnicodeDecodeError:
+        _tell(f"{document}: expected text in UTF-8")
+        return 2
     return 0
 
 

@@ -100,6 +100,10 @@ def test_files_that_cannot_be_used_are_named(report: Report, tmp_path: Path) -> 
     said = report(findings.write(tmp_path), "--markdown", nowhere)
     assert said.code == 2
     assert str(nowhere) in said.err
+    picture = tmp_path / "demand-cores.png"
+    said = report(tmp_path, "--markdown", picture)
+    assert said == Said(2, "", f"sponge report: {picture}: expected text in UTF-8\n")
+    assert picture.read_bytes() == findings.PNG
 
 
 def test_a_document_with_a_bad_marker_stays_as_it_is(report: Report, tmp_path: Path) -> None:
