@@ -71,9 +71,15 @@ class Fleet(Protocol):
     Entering raises StartError. Meanwhile signals are as in `stopped_at_the_end`.
     """
 
-    admin: Admin
-    addresses: Mapping[str, str]  # HOST:PORT by service
-    kind: ActuatorKind
+    @property
+    def admin(self) -> Admin: ...
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """HOST:PORT by service."""
+
+    @property
+    def kind(self) -> ActuatorKind: ...
 
     def pids(self) -> Mapping[str, Sequence[int]]:
         """Processes that take CPU from the host beside the workers, by what they are."""

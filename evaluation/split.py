@@ -13,7 +13,7 @@ from controlplane.planner import Configuration, Limits, ServiceState
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.scenario import MIN_MILLICORES, Subject
 
-_STEP_MILLICORES = 100
+STEP_MILLICORES = 100
 # Beyond these nothing is gained: threads of one execution mostly wait for each other, larger batches cost
 # either model as much a row.
 _MAX_THREADS, _MAX_BATCH = 8, 8
@@ -56,10 +56,15 @@ def best(
     left = host_millicores - sum(planned)
     return {
         state.name: shaped(
-            state, millicores + left * millicores // sum(planned) // _STEP_MILLICORES * _STEP_MILLICORES
+            state, millicores + left * millicores // sum(planned) // STEP_MILLICORES * STEP_MILLICORES
         )
         for state, millicores in zip(states, planned, strict=True)
     }
+
+
+def shaped_for(subject: Subject, peak_rate: float, trace: BandwidthTrace, millicores: int) -> Configuration:
+    """As `shaped`, for the true peak and budgets of `subject`."""
+    return shaped(_state(subject, peak_rate, trace, limits(subject.name, millicores)), millicores)
 
 
 def shaped(state: ServiceState, millicores: int) -> Configuration:

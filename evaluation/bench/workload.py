@@ -1,0 +1,99 @@
+"""What a bench offers: models, rates that vary around a mean, the network, and what the host has for workers."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.planner import Configuration
+from evaluation import scenario, split, workload
+from evaluation.bandwidth import BandwidthTrace
+from evaluation.bench.policy import Policy
+from evaluation.measure import Offered
+from evaluation.scenario import Subject
+from evaluation.simulation import offered
+from evaluation.workload import Phase
+
+# The planes' own needs and whatever else the host runs.
+_RESERVED_MILLICORES = 300
+# What a worker starts with where its policy decides afterwards: one core's worth at most.
+_START_MILLICORES = 700
+DAY = "day"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The same for every policy. `rates` are in requests/s in the mean after the warm-up, by service."""
+
+    offered: Offered
+    rates: Mapping[str, float]
+    peak_rates: Mapping[str, float]
+    host_millicores: int
+
+    @property
+    def subjects(self) -> Sequence[Subject]:
+        return self.offered.subjects
+
+    def start(self, policy: Policy) -> dict[str, Configuration]:
+        """What each service begins with. Raises PolicyError for a split that cannot be."""
+        count = len(self.subjects)
+        if not policy.fixed:
+            millicores = min(_START_MILLICORES, self.host_millicores // count)
+            return {subject.name: Configuration(millicores, 1, 1, 1) for subject in self.subjects}
+        fixed = policy.millicores(self.host_millicores, count)
+        trace = self.offered.trace
+        if isinstance(fixed, int):
+            return split.best(self.subjects, self.peak_rates, trace, fixed)
+        return {
+            subject.name: split.shaped_for(subject, self.peak_rates[subject.name], trace, millicores)
+            for subject, millicores in zip(self.subjects, fixed, strict=True)
+        }
+
+
+def pattern(arrivals: str, seconds: float, warmup_s: float) -> tuple[Phase, ...]:
+    """Give `warmup_s` at the mean rate, then `seconds` of `arrivals`, with factors of 1 in the mean.
+
+    `arrivals` is `day` (see `workload.day`), or the file of a rate per second, which starts again at its end. Raises
+    offered.RatesError.
+    """
+    if arrivals == DAY:
+        varying = workload.day(seconds)
+    else:
+        rates = offered.read_rates(Path(arrivals))
+        series = [rates[second % len(rates)] for second in range(math.ceil(seconds))]
+        if sum(series) <= 0:
+            raise offered.RatesError(
+                f"{arrivals}: expected some rate above zero in the first {len(series)} s"
+            )
+        length_s = seconds / len(series)
+        varying = workload.phases([rate * len(series) / sum(series) for rate in series], interval_s=length_s)
+    return (Phase(warmup_s, 1.0), *varying) if warmup_s > 0 else varying
+
+
+def host_millicores(measured: Sequence[Subject], rates: Mapping[str, float]) -> int:
+    """What the reserve and the load generator, at twice the mean rates, leave of this host to workers."""
+    generated = sum(2000 * rates[s.name] * scenario.GENERATOR_S[s.name] for s in measured)
+    free = 1000 * len(os.sched_getaffinity(0)) - _RESERVED_MILLICORES - generated
+    return max(split.STEP_MILLICORES, int(free) // split.STEP_MILLICORES * split.STEP_MILLICORES)
+
+
+def make(
+    measured: Sequence[Subject],
+    rates: Mapping[str, float],
+    host: int,
+    phases: Sequence[Phase],
+    trace: BandwidthTrace,
+    seed: int,
+) -> Workload:
+    """Draw the requests of all services, each with a seed of its own."""
+    schedule = workload.merge(
+        *(
+            workload.schedule(s.name, rates[s.name], phases, len(s.payloads), seed=seed + index)
+            for index, s in enumerate(measured)
+        )
+    )
+    seconds = sum(phase.duration_s for phase in phases)
+    highest = max(phase.factor for phase in phases)
+    peak = {name: highest * rate for name, rate in rates.items()}
+    return Workload(Offered(measured, schedule, trace, seconds), rates, peak, host)
