@@ -268,9 +268,9 @@ def _surface(
     ratio found for those next to them. So the curve carries only what the cells leave open.
     """
     b = np.arange(1.0, rows + 1)
-    ratios: list[NDArray[np.float64]] = []
     visited = sorted({cell_threads for _, cell_threads in cells})
-    for t in visited:
+    ratios = np.empty((len(visited), rows))
+    for index, t in enumerate(visited):
         at = sorted(cell_rows for cell_rows, cell_threads in cells if cell_threads == t)
         fitted = [curve.work(float(r), float(t)) for r in at]
         blended = [
@@ -280,14 +280,16 @@ def _surface(
         line = curve.work(b, np.array(float(t)))
         inside = np.interp(b, at, blended) / line
         ends = np.interp(b, at, np.array(blended) / fitted)
-        ratios.append(np.where((b < at[0]) | (b > at[-1]), ends, inside))
-    surface = np.empty((threads, rows))
-    for t in range(1, threads + 1):
-        place = int(np.clip(np.searchsorted(visited, t), 1, max(1, len(visited) - 1)))
-        below, above = place - 1, min(place, len(visited) - 1)
-        share = float(np.interp(t, [visited[below], visited[above]], [0.0, 1.0])) if above > below else 0.0
-        ratio = (1 - share) * ratios[below] + share * ratios[above]
-        surface[t - 1] = curve.work(b, np.array(float(t))) * ratio
+        ratios[index] = np.where((b < at[0]) | (b > at[-1]), ends, inside)
+    # All threads at once: a loop over them took longer than all else that a fit does.
+    every = np.arange(1.0, threads + 1)
+    known = np.array(visited, dtype=float)
+    above = np.clip(np.searchsorted(known, every), min(1, len(known) - 1), len(known) - 1)
+    below = np.maximum(above - 1, 0)
+    width = np.maximum(known[above] - known[below], 1.0)
+    share = np.where(every < known[above], np.clip((every - known[below]) / width, 0.0, 1.0), 1.0)[:, None]
+    ratio = (1 - share) * ratios[below] + share * ratios[above]
+    surface: NDArray[np.float64] = curve.work(b, every[:, None]) * ratio
     return surface
 
 
