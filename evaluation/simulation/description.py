@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from core.config import ConfigError, Section, load
 from evaluation import bandwidth
@@ -77,12 +76,12 @@ class Description(Section, frozen=True, kw_only=True):
 
     service: tuple[ServiceDescription, ...] = ()
 
-    def scenario(self, folder: Path = Path()) -> Scenario:
-        """Read the files, relative to `folder`, and let clients send.
+    def scenario(self) -> Scenario:
+        """Read the files, and let clients send.
 
         Raises ConfigError, ProfileError, TraceError and RatesError.
         """
-        services = tuple(self._service(one, index, folder) for index, one in enumerate(self._described()))
+        services = tuple(self._service(one, index) for index, one in enumerate(self._described()))
         host_cores = self.host_cores or max(service.max_cores for service in services)
         if host_cores < len(services):
             raise ConfigError(f"host_cores: expected a core for each of {len(services)} services")
@@ -101,6 +100,39 @@ class Description(Section, frozen=True, kw_only=True):
             order=self.order,
         )
 
+    def files(self) -> list[str]:
+        """Name the files that `scenario` reads."""
+        services = [self._with(described) for described in self._described()]
+        named = [file for one in services for file in (one.profile, one.bandwidth) if file]
+        return named + [one.arrivals for one in services if not one.arrivals.startswith(_PATTERNS)]
+
+    def within(self, folder: Path) -> "Description":
+        """Give the same with its files taken from `folder`, unless they are named by absolute paths."""
+
+        def placed(file: str | None) -> str | None:
+            return file and (file if file.startswith(_PATTERNS) else str(folder / file))
+
+        return structs.replace(
+            self,
+            profile=placed(self.profile),
+            bandwidth=placed(self.bandwidth),
+            arrivals=placed(self.arrivals),
+            service=tuple(
+                structs.replace(
+                    one,
+                    profile=placed(one.profile),
+                    bandwidth=placed(one.bandwidth),
+                    arrivals=placed(one.arrivals),
+                )
+                for one in self.service
+            ),
+        )
+
+    def _with(self, described: ServiceDescription) -> "Description":
+        """What of this is a service's, its own keys in place."""
+        own = {k: v for k, v in structs.asdict(described).items() if v is not None and k != "name"}
+        return structs.replace(self, **own)
+
     def _described(self) -> tuple[ServiceDescription, ...]:
         described = self.service or (ServiceDescription(name="service"),)
         names = [service.name for service in described]
@@ -108,21 +140,19 @@ class Description(Section, frozen=True, kw_only=True):
             raise ConfigError(f"service: expected each with a name of its own, got {', '.join(names)}")
         return described
 
-    def _service(self, described: ServiceDescription, index: int, folder: Path) -> Service:
-        own = {k: v for k, v in msgspec.structs.asdict(described).items() if v is not None and k != "name"}
-        one = msgspec.structs.replace(self, **own)
+    def _service(self, described: ServiceDescription, index: int) -> Service:
+        one = self._with(described)
         if not one.profile:
             raise ProfileError("profile: expected a file of measured latencies")
-        points = profile.read(folder / one.profile)
+        points = profile.read(Path(one.profile))
         if one.followed_from is not None:
             points = profile.followed(points, one.followed_from)
         truth = (Truth.fit if self.truth == "fit" else Truth.grid)(points, one.max_cores, one.max_batch)
         payload_bytes, slo_s = _mix("payload_kb", one.payload_kb, 1024.0), _mix("slo_ms", one.slo_ms, 1e-3)
         # Of an upload that takes longer nobody awaits the end.
-        link = one.link(folder, index).interrupted(self._outages(), until_s=self.seconds + max(slo_s.values))
-        arrivals = one.arrivals if one.arrivals.startswith(_PATTERNS) else str(folder / one.arrivals)
+        link = one.link(index).interrupted(self._outages(), until_s=self.seconds + max(slo_s.values))
         seed = self.seed + 1000 * index
-        sent = offered.send_times(arrivals, one.rate, self.seconds, one.scale_to, seed)
+        sent = offered.send_times(one.arrivals, one.rate, self.seconds, one.scale_to, seed)
         needed = len(sent) / self.seconds * truth.seconds(1, 1) / _START_UTILISATION
         return Service(
             name=described.name,
@@ -149,11 +179,11 @@ class Description(Section, frozen=True, kw_only=True):
                 raise ConfigError(f"outage: expected it to begin within the {self.seconds:g} s of the run")
         return outages
 
-    def link(self, folder: Path = Path(), index: int = 0) -> BandwidthTrace:
+    def link(self, index: int) -> BandwidthTrace:
         """Read the log, or make one up for the service at `index`. Raises TraceError."""
         if self.bandwidth is None:
             return bandwidth.synthetic(self.seed + index, math.ceil(self.seconds))
-        return bandwidth.read(folder / self.bandwidth)
+        return bandwidth.read(Path(self.bandwidth))
 
 
 class _Services(Section, frozen=True, kw_only=True):

@@ -1,0 +1,212 @@
+"""Pictures of a simulated experiment, by name."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from evaluation.experiment.quantity import QUANTITIES
+from evaluation.experiment.trial import Trial
+from evaluation.simulation.contest import BOUND, OURS
+
+_INK, _FAINT, _PAGE = "#24292e", "#d5d9dd", "#ffffff"
+_OURS = "#0072b2"
+# Okabe and Ito's, which everybody can tell apart; theirs of most contrast first.
+_OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#59636d", "#8c6d31", "#7b4173", "#637939")
+
+_STYLE = {
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.titlecolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "figure.facecolor": _PAGE,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.5,
+    "text.color": _INK,
+    "xtick.color": _FAINT,
+    "ytick.color": _FAINT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "legend.handlelength": 1.4,
+    "legend.columnspacing": 1.2,
+}
+_WIDTH = 7.2  # inches, of every figure
+_DPI = 130
+_MISSED_SHARE = QUANTITIES["missed-share"].of
+_LEAST_SHARE = 1e-4  # up to here the scale of misses is linear, so that it shows none at all
+_PAYLOADS_KB = (100, 200, 500)  # the paper's
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure, and the case that it is of if not of all."""
+
+    figure: Figure
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`draw` takes trials and the policies to show, ours first if it is among them."""
+
+    draw: Callable[[Sequence[Trial], Sequence[str]], list[Drawing]]
+    needs_series: bool = False
+
+
+def save(drawing: Drawing, path: Path) -> None:
+    """Write a PNG, the same bytes for the same figure. Raises OSError."""
+    with mpl.rc_context(_STYLE):
+        drawing.figure.savefig(path, dpi=_DPI, metadata={"Software": None})
+
+
+def slug(name: str) -> str:
+    """Give what of a name may be in a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def policies(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
+    """One row a policy, one dot a case: what it reserved, and which share it missed."""
+    with mpl.rc_context(_STYLE):
+        figure, (cores, missed) = _rows(len(names))
+        spread = np.random.default_rng(0).uniform(
+            -0.28, 0.28, len(trials)
+        )  # so that dots do not hide each other
+        for row, name in enumerate(names):
+            scores = [trial.scores[name] for trial in trials]
+            colour = _colour(name, names)
+            for panel, values in (
+                (cores, [score.mean_cores for score in scores]),
+                (missed, [_MISSED_SHARE(score) for score in scores]),
+            ):
+                if panel is missed and name == BOUND:
+                    continue
+                panel.plot(values, row + spread, "o", color=colour, ms=3.2, mew=0, alpha=0.55)
+                median = float(np.median(values))
+                panel.plot([median, median], [row - 0.38, row + 0.38], color=colour, lw=2)
+        _label(cores, missed, list(names))
+        cores.set_title("Mean cores; a dot a case, bar: median")
+        return [Drawing(figure)]
+
+
+def cases(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
+    """One row a case, one dot a policy: what it reserved, and which share it missed."""
+    with mpl.rc_context(_STYLE):
+        figure, (cores, missed) = _rows(len(trials), legend=True)
+        for name in names:
+            scores = [trial.scores[name] for trial in trials]
+            rows = np.arange(len(trials)) + 0.5 * (names.index(name) / max(1, len(names) - 1) - 0.5)
+            style = {"color": _colour(name, names), "ms": 6 if name == OURS else 4.5, "mew": 0}
+            cores.plot([score.mean_cores for score in scores], rows, "o", label=name, **style)
+            if name != BOUND:
+                missed.plot([_MISSED_SHARE(score) for score in scores], rows, "o", **style)
+        _label(cores, missed, [trial.case.name for trial in trials])
+        cores.set_title("Mean cores")
+        figure.legend(loc="outside lower center", ncols=min(len(names), 6))
+        return [Drawing(figure)]
+
+
+def over_time(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
+    """One figure a case, as the paper draws them: bandwidth, what it leaves of the budget, misses and cores."""
+    return [Drawing(_over_time(trial, names), trial.case.name if len(trials) > 1 else "") for trial in trials]
+
+
+FIGURES = {
+    "policies": Kind(policies),
+    "cases": Kind(cases),
+    "over-time": Kind(over_time, needs_series=True),
+}
+
+
+def _over_time(trial: Trial, names: Sequence[str]) -> Figure:
+    described = trial.case.description
+    scenario = described.scenario()
+    seconds = int(scenario.seconds)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 8.2), layout="constrained")
+        bandwidth, budget, missed, cores = figure.subplots(4, 1, sharex=True)
+        service = scenario.services[0]
+        at = np.arange(seconds + 1)  # one more, so that the last step is as wide as the others
+        carried = [service.link.delivered(float(second), second + 1.0) / 1e6 for second in at]
+        bandwidth.fill_between(at, carried, step="post", color=_INK, alpha=0.35, lw=0)
+        bandwidth.set_title("Bandwidth")
+        bandwidth.set_ylabel("MB/s")
+        bandwidth.set_ylim(bottom=0)
+        slo_s = min(service.slo_s.values)
+        for kb, colour in zip(_PAYLOADS_KB, (_OTHERS[1], _OTHERS[3], _OTHERS[0]), strict=True):
+            left = [slo_s - (service.link.finish(float(second), 1024.0 * kb) - second) for second in at]
+            budget.plot(at, np.maximum(left, -0.25 * slo_s), color=colour, lw=1, label=f"{kb} KB")
+        budget.set_title(f"Left of {slo_s:g} s after the upload of a request sent then")
+        budget.set_ylabel("seconds")
+        budget.axhline(0, color=_INK, lw=0.8)
+        for name in reversed(names):  # ours, which comes first, on top
+            colour, width = _colour(name, names), 1.9 if name == OURS else 1.2
+            series = trial.series[name]
+            gone = np.cumsum(_summed([one.avoidable_missed for one in series]))
+            missed.step(np.arange(len(gone)), gone, where="post", color=colour, lw=width)
+            held = _summed([one.core_seconds for one in series])[:seconds]
+            cores.step(at, [*held, held[-1]], where="post", color=colour, lw=width, label=name)
+        missed.set_title("Avoidable misses so far")
+        missed.set_yscale("symlog", linthresh=10)
+        missed.set_ylim(0, max(10.0, 1.2 * missed.get_ylim()[1]))
+        missed.set_ylabel("requests")
+        cores.set_title("Cores reserved")
+        cores.set_ylim(bottom=0)
+        cores.yaxis.set_major_locator(MaxNLocator(integer=True))
+        cores.set_xlabel("seconds")
+        cores.set_xlim(0, seconds)
+        budget.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, borderaxespad=0.1)
+        figure.legend(*_reversed(cores), loc="outside lower center", ncols=min(len(names), 6))
+        return figure
+
+
+def _summed(services: Sequence[Any]) -> Any:
+    """Of services whose last request is due at different times."""
+    total = np.zeros(max(len(one) for one in services))
+    for one in services:
+        total[: len(one)] += one
+    return total
+
+
+def _reversed(panel: Any) -> tuple[list[Any], list[str]]:
+    handles, labels = panel.get_legend_handles_labels()
+    return handles[::-1], labels[::-1]
+
+
+def _rows(count: int, *, legend: bool = False) -> tuple[Figure, Any]:
+    height = 1.0 + 0.34 * count + (0.5 if legend else 0.0)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.subplots(1, 2, sharey=True)
+
+
+def _label(cores: Any, missed: Any, rows: Sequence[str]) -> None:
+    cores.set_yticks(range(len(rows)), rows)
+    cores.set_ylim(len(rows) - 0.5, -0.5)
+    cores.set_xlim(left=0)
+    missed.set_title("Avoidable misses")
+    missed.set_xscale("symlog", linthresh=_LEAST_SHARE)
+    missed.set_xlim(-0.2 * _LEAST_SHARE, 1)
+    missed.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def _colour(name: str, names: Sequence[str]) -> str:
+    if name == OURS:
+        return _OURS
+    if name == BOUND:
+        return _INK
+    others = [other for other in names if other not in (OURS, BOUND)]
+    return _OTHERS[others.index(name) % len(_OTHERS)]
