@@ -117,7 +117,8 @@ class Plane:
         batcher = virtual.batcher(shape_of(directive))
         batcher.times.adopt(table_of(directive))
         draws = virtual.noise(scenario.noise, (scenario.seed, index, 2))
-        runs = VirtualWorker(service, scenario, batcher, allocation.cpu_millicores, tally, draws)
+        work = service.work or service.truth.noisy(draws)
+        runs = VirtualWorker(service, scenario, batcher, allocation.cpu_millicores, tally, work)
         runs.on_change = self._note_change
         if self._policy.listens:
             runs.listen(0.0)

@@ -4,7 +4,7 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -140,6 +140,11 @@ class Truth:
     def seconds(self, rows: int, threads: int) -> float:
         """Duration of one execution, with nothing beside it."""
         return self.table[threads][rows]
+
+    def noisy(self, factors: Iterator[float]) -> Callable[[int, int, float], float]:
+        """Give executions of (rows, threads) their duration times the next factor, whenever they begin."""
+        table = self.table
+        return lambda rows, threads, _now: table[threads][rows] * next(factors)
 
     @property
     def max_threads(self) -> int:

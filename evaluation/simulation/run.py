@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,9 +36,20 @@ def run(scenario: Scenario, policy: Policy, name: str, max_missed: int | None = 
     began = time.perf_counter()
     tallies = [Tally(service, max_missed) for service in scenario.services]
     plane = Plane(scenario, policy, tallies)
+    hopeless = play(plane, tallies, scenario.seconds)
+    wall_s = time.perf_counter() - began
+    found = score(name, tallies, plane.core_seconds, scenario.seconds, plane.resizes, wall_s)
+    return Run(found, hopeless, tuple(tallies), tuple(plane.reserved))
+
+
+def play(plane: Plane, tallies: Sequence[Tally], seconds: float) -> bool:
+    """Go from event to event until all requests of a run of `seconds` have ended, or a tally is hopeless.
+
+    Gives whether one was.
+    """
     workers = [seat.virtual for seat in plane.seats]
     reports = [partial(plane.hear, seat) for seat in plane.seats]
-    horizon_s = scenario.seconds + _AFTER_S
+    horizon_s = seconds + _AFTER_S
     hopeless = False
     while not hopeless:
         at = math.inf
@@ -55,7 +66,7 @@ def run(scenario: Scenario, policy: Policy, name: str, max_missed: int | None = 
                 at, act = worker.report_at, report
         if plane.next_at < at:
             at, act = plane.next_at, plane.act
-        if at >= scenario.seconds and (at > horizon_s or all(worker.done for worker in workers)):
+        if at >= seconds and (at > horizon_s or all(worker.done for worker in workers)):
             break
         act(at)
         if plane.speed_changed:
@@ -65,7 +76,5 @@ def run(scenario: Scenario, policy: Policy, name: str, max_missed: int | None = 
                 worker.advance(at)
                 worker.respeed(busy)
         hopeless = any(tally.hopeless for tally in tallies)
-    plane.close(scenario.seconds)
-    wall_s = time.perf_counter() - began
-    found = score(name, tallies, plane.core_seconds, scenario.seconds, plane.resizes, wall_s)
-    return Run(found, hopeless, tuple(tallies), tuple(plane.reserved))
+    plane.close(seconds)
+    return hopeless

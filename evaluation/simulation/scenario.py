@@ -1,7 +1,7 @@
 """One simulated host: its services, their limits, and how fast anything can be changed."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.bandwidth import BandwidthTrace
@@ -15,6 +15,9 @@ class Order(enum.Enum):
 
     EDF = "edf"
     FIFO = "fifo"
+
+
+Work = Callable[[int, int, float], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ class Service:
     start_cores: int
     weight: float = 1.0
     max_instances: int | None = None  # of ours; None: as many as cores
+    # Seconds of an undisturbed execution of (rows, threads) that begins now; None: the truth, with noise.
+    work: Work | None = None
+    request_cpu_s: float = 0.0  # of a worker for each request, besides executions
 
     @property
     def mean_rate(self) -> float:

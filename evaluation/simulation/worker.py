@@ -10,7 +10,8 @@ from dataplane.batcher import Batcher, Execution, Shape
 from dataplane.request import Completion, ExecutionRecord, Outcome, Request
 from dataplane.servicetime import ServiceTime, ServiceTimes
 from dataplane.telemetry import Resources, Telemetry
-from evaluation.simulation.scenario import Order, Scenario, Service
+from dataplane.worker import Observer
+from evaluation.simulation.scenario import Order, Scenario, Service, Work
 from evaluation.simulation.score import Tally
 from protos import control_pb2
 
@@ -34,7 +35,7 @@ class VirtualWorker:
         batcher: Batcher,
         quota_millicores: int,
         tally: Tally,
-        noise: Iterator[float],
+        work: Work,
     ) -> None:
         self.service = service
         self.batcher = batcher
@@ -42,6 +43,7 @@ class VirtualWorker:
         self.busy_threads = 0
         self.cpu_s = 0.0  # of all busy threads, waiting for each other included, as of `_at`
         self.telemetry: Telemetry | None = None
+        self.observers: list[Observer] = []  # telemetry among them
         self.on_change: Callable[[], None] = lambda: None
         self.next_arrival_at = _NEVER
         self.next_finish_at = _NEVER
@@ -49,7 +51,8 @@ class VirtualWorker:
         self.report_at = _NEVER
         self._scenario = scenario
         self._tally = tally
-        self._noise = noise
+        self._work_of = work
+        self._overhead_s = service.request_cpu_s
         self._arrivals = service.offered.arrived_s
         self._deadlines = service.offered.deadline_s
         self._next = -1
@@ -72,6 +75,7 @@ class VirtualWorker:
     def listen(self, now: float) -> None:
         """Report to a control plane from now on."""
         self.telemetry = Telemetry(now, self._resources())
+        self.observers.append(self.telemetry)
         self.report_at = now
 
     def advance(self, now: float) -> None:
@@ -103,8 +107,9 @@ class VirtualWorker:
         deadline_at = self._deadlines[index]
         rank_at = deadline_at if self._edf else now
         request = Request(index, 1, None, now, deadline_at, deadline_at + self._scenario.grace_s, rank_at)
-        if self.telemetry is not None:
-            self.telemetry.arrived(request, now)
+        self.cpu_s += self._overhead_s
+        for observer in self.observers:
+            observer.arrived(request, now)
         if self.batcher.add(request):
             self.pump(now)
         else:
@@ -122,11 +127,11 @@ class VirtualWorker:
         wall_s = now - execution.started_at
         if not execution.mixed:
             self.batcher.times.observe(execution.rows, wall_s)
-        if self.telemetry is not None:
+        if self.observers:
             cpu_s = self._thread_s - thread_s
-            self.telemetry.executed(
-                ExecutionRecord(execution.rows, threads, wall_s, cpu_s, busy, execution.mixed)
-            )
+            record = ExecutionRecord(execution.rows, threads, wall_s, cpu_s, busy, execution.mixed)
+            for observer in self.observers:
+                observer.executed(record)
         for request in execution.requests:
             on_time = now <= request.deadline_at
             self._end(request, Outcome.ON_TIME if on_time else Outcome.LATE, now, execution)
@@ -145,7 +150,7 @@ class VirtualWorker:
             self.advance(now)
             for execution in step.start:
                 threads = execution.shape.threads
-                work_s = self.service.truth.table[threads][execution.rows] * next(self._noise)
+                work_s = self._work_of(execution.rows, threads, now)
                 self._started += 1
                 entry = (self._work_s + work_s, self._started, execution, self._thread_s)
                 heapq.heappush(self._running, entry)
@@ -201,14 +206,16 @@ class VirtualWorker:
         self, request: Request, outcome: Outcome, now: float, execution: Execution | None = None
     ) -> None:
         self._tally.end(request.sequence, outcome)
-        if self.telemetry is not None:
-            self.telemetry.completed(
+        if self.observers:
+            completion = (
                 Completion(outcome, request.rows, request.arrived_at, now)
                 if execution is None
                 else Completion(
                     outcome, request.rows, request.arrived_at, now, execution.started_at, execution.rows
                 )
             )
+            for observer in self.observers:
+                observer.completed(completion)
 
 
 def noise(cv: float, seed: Sequence[int]) -> Iterator[float]:

@@ -13,9 +13,8 @@ from tests.evaluation.simulation.scenarios import scenario, service
 def worker(sent_s, shape=(2, 1, 1), quota=2000, **kw):
     where = scenario(service(sent_s, slo_s=10.0), **kw)
     tally = Tally(where.services[0])
-    return VirtualWorker(
-        where.services[0], where, batcher(Shape(*shape)), quota, tally, noise(0.0, ())
-    ), tally
+    work = where.services[0].truth.noisy(noise(0.0, ()))
+    return VirtualWorker(where.services[0], where, batcher(Shape(*shape)), quota, tally, work), tally
 
 
 def play(one, until):
