@@ -28,7 +28,7 @@ def written(table: Table) -> Written:
     return Written(
         columns=table.columns,
         rows=list(zip(*map(_column, columns), strict=True)),
-        right=[any(isinstance(cell, int | float) for cell in column) for column in columns],
+        right=[_is_numeric(column) for column in columns],
     )
 
 
@@ -41,9 +41,15 @@ def goals(finding: Finding) -> Table:
     )
 
 
+def _is_numeric(cells: Sequence[Cell]) -> bool:
+    return any(isinstance(cell, int | float) for cell in cells) or all(cell is None for cell in cells)
+
+
 def _column(cells: Sequence[Cell]) -> list[str]:
     sizes = [abs(cell) for cell in cells if isinstance(cell, float) and math.isfinite(cell) and cell]
-    places = _places(min(size for size in sizes if _RANGE * size >= max(sizes))) if sizes else 0
+    largest = max(sizes, default=1.0)
+    smallest = min((size for size in sizes if _RANGE * size >= largest), default=1.0)
+    places = max(_places(smallest), _decimals(largest, 3))
     return [_cell(cell, places) for cell in cells]
 
 
@@ -66,6 +72,10 @@ def _cell(cell: Cell, places: int) -> str:
 
 
 def _places(size: float) -> int:
-    """Decimal places that show three significant digits from 1 on, two below."""
-    exponent = math.floor(math.log10(size))
-    return max(2 - exponent, 0) if exponent >= 0 else 1 - exponent
+    """Three significant digits from 1 on, two below."""
+    return _decimals(size, 3 if size >= 1 else 2)
+
+
+def _decimals(size: float, digits: int) -> int:
+    """Decimal places that show so many significant digits."""
+    return max(digits - 1 - math.floor(math.log10(size)), 0)
