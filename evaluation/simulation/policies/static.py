@@ -86,12 +86,20 @@ def _best_alone(scenario: Scenario, cores: int, missed: int | None = None) -> tu
     service = scenario.services[0]
     found: tuple[Shape, Run] | None = None
     for shape in shapes(service, cores, scenario.contention):
+        if found is not None and _unbeatable(found, shape):
+            continue
         limit = missed if found is None else found[1].score.avoidable_missed
         tried = simulation.run(scenario, Static([shape]), "", limit)
         if found is None or _rank(tried, shape) < _rank(found[1], found[0]):
             found = shape, tried
     assert found is not None  # one thread is always possible
     return found
+
+
+def _unbeatable(found: tuple[Shape, Run], shape: Shape) -> bool:
+    """Whether nothing is missed already, so that only a smaller batch would rank before it."""
+    best_shape, tried = found
+    return tried.score.late + tried.score.refused == 0 and shape[2] >= best_shape[2]
 
 
 def _rank(tried: Run, shape: Shape) -> tuple[bool, int, int, int]:
