@@ -1,5 +1,6 @@
-"""Two models from installed packages, no download: ResNet-50 on pictures, magika on files; and input for both."""
+"""Models from installed packages, no download: networks on pictures, magika on files; and input for both."""
 
+import enum
 import importlib.util
 import itertools
 import json
@@ -14,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from evaluation import networks
 
 Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
@@ -22,18 +25,28 @@ Picture = npt.NDArray[np.uint8]
 VISION, MAGIKA = "vision.onnx", "magika.onnx"
 # Sides of square RGB pictures: 100 to 500 KB, 286 KB in the mean. A few fixed sizes, as cameras have them.
 SIDES = (183, 240, 288, 320, 360, 408)
-# Of ImageNet, for pixels in 0…255.
-_MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 # Folders with nothing for `files`: other packages differ between machines, and tests carry broken files.
 _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "__pycache__"})
 
 
-def build(directory: Path) -> None:
+class Vision(enum.Enum):
+    """Which network looks at pictures. All take and give the same, with random weights that never change."""
+
+    RESNET50 = "resnet50"
+    SQUEEZENET = "squeezenet"  # a small fraction of the work
+
+    @property
+    def file(self) -> str:
+        return VISION if self is Vision.RESNET50 else f"vision-{self.value}.onnx"
+
+
+def build(directory: Path, vision: Vision = Vision.RESNET50) -> None:
     """Write vision.onnx and magika.onnx into `directory`, which is made if need be; about 100 MB, seconds.
 
-    vision.onnx: ResNet-50. "image" uint8 [N, H, W, 3] of any size → "probabilities" float32 [N, 1000]. The
-    architecture, and with it the work, is the real one; the weights are random, and the same on every run.
+    vision.onnx: ResNet-50; with another `vision` its file. "image" uint8 [N, H, W, 3] of any size →
+    "probabilities" float32 [N, 1000]. The architecture, and with it the work, is the real one; the weights are
+    random, and the same on every run.
     magika.onnx: Google's file-type model as published. "bytes" int32 [N, 2048] → "target_label" float32
     [N, 214]: see `features` and `file_label`.
 
@@ -43,8 +56,9 @@ def build(directory: Path) -> None:
     partial = directory / ".partial.onnx"  # a broken-off build must not look like a model
     shutil.copyfile(_magika_folder() / "model.onnx", partial)
     partial.replace(directory / MAGIKA)
-    onnx.save(_vision(), partial)
-    partial.replace(directory / VISION)
+    network = networks.resnet50 if vision is Vision.RESNET50 else networks.squeezenet
+    onnx.save(network(_embeddings), partial)
+    partial.replace(directory / vision.file)
 
 
 def session(model: Path | bytes) -> onnxruntime.InferenceSession:
@@ -180,87 +194,12 @@ def _text_types() -> frozenset[str]:
     return frozenset(name for name, about in types.items() if about["is_text"])
 
 
-def _vision() -> onnx.ModelProto:
-    source = Path(onnx.__file__).parent / "backend/test/data/light/light_resnet50.onnx"
-    resnet = onnx.load(source).graph
-    data, output = resnet.input[0].name, resnet.output[0].name
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in resnet.initializer}
-    layers = []
-    weights = {}
-    rng = np.random.default_rng(50)
-    for node in resnet.node:
-        if node.op_type == "ConstantOfShape":  # the package's stand-in for weights
-            weights[node.output[0]] = _weights(node.output[0], constants[node.input[0]], rng)
-            continue
-        for name in node.input:
-            if name in constants and constants[name].dtype == np.float32:
-                weights[name] = _weights(name, constants[name].shape, rng)
-        if node.op_type == "Reshape":
-            weights[node.input[1]] = np.array([0, -1])  # 0 copies the batch dimension; the source has 1
-        node.output[:] = ["probabilities" if name == output else name for name in node.output]
-        layers.append(node)
-    weights |= {
-        "mean": np.array(_MEAN, np.float32).reshape(3, 1, 1),
-        "deviation": np.array(_DEVIATION, np.float32).reshape(3, 1, 1),
-        "sizes": np.array([224, 224]),
-    }
-    front = [
-        helper.make_node("Cast", ["image"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["real"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Resize", ["planes", "", "", "sizes"], ["resized"], mode="linear", axes=[2, 3]),
-        helper.make_node("Sub", ["resized", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "deviation"], [data]),
-    ]
-    model = _model([*front, *layers], weights, "probabilities", 1000)
-    classifier = next(node for node in layers if node.op_type == "Gemm")
-    _calibrate(model, *classifier.input)
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def _weights(name: str, shape: Any, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Random weights that keep activations of order 1 through all layers (He et al., ICCV 2015)."""
-    if name.endswith("_w_0"):
-        fan_in = int(np.prod(shape[1:]))
-        return rng.standard_normal(tuple(shape), np.float32) * np.float32(np.sqrt(2 / fan_in))
-    # Batch normalisation: _s scale, _b bias, _rm running mean, _riv running variance. The last scale of a
-    # residual branch is small, or the sums would double with each of 16 blocks.
-    scale = 0.4 if name.endswith("branch2c_bn_s_0") else 1.0
-    return np.full(tuple(shape), scale if name.endswith(("_s_0", "_riv_0")) else 0.0, np.float32)
-
-
-def _model(
-    nodes: list[onnx.NodeProto], weights: dict[str, npt.NDArray[Any]], output: str, width: int
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "vision",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", 3])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["batch", width])],
-        [numpy_helper.from_array(values, name) for name, values in weights.items()],
-    )
-    # The source has opset 9; its operators mean the same in 18, whose Resize can leave axes alone.
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-def _calibrate(model: onnx.ModelProto, embedding: str, weight: str, bias: str) -> None:
-    """Centre and scale the classifier on sample pictures, in place.
-
-    Behind random layers all pictures look nearly alike; without this every answer would be the same, and
-    comparing answers would prove nothing.
-    """
-    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    width = initializers[weight].dims[1]
-    model.graph.output.append(helper.make_tensor_value_info(embedding, TensorProto.FLOAT, ["batch", width]))
+def _embeddings(model: onnx.ModelProto, tensor: str, width: int) -> Floats:
+    """What sample pictures [1, side, side, 3] become at an inner tensor of a vision model: rows of `width`."""
+    model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
     network = session(model.SerializeToString())
     model.graph.output.pop()
     samples = [picture[None] for picture in itertools.islice(pictures(seed=0), 24)]
-    seen = np.concatenate([network.run([embedding], {"image": sample})[0] for sample in samples])
-    matrix = np.random.default_rng(1000).standard_normal(initializers[weight].dims).astype(np.float32)
-    logits = seen @ matrix.T
-    matrix *= (2.5 / logits.std(axis=0))[
-        :, None
-    ]  # a spread of 2.5 makes the likeliest of 1000 classes stand out
-    offset = -(seen @ matrix.T).mean(axis=0)
-    initializers[weight].CopyFrom(numpy_helper.from_array(matrix, weight))
-    initializers[bias].CopyFrom(numpy_helper.from_array(offset.astype(np.float32), bias))
+    seen = [network.run([tensor], {"image": sample})[0].reshape(-1, width) for sample in samples]
+    found: Floats = np.concatenate(seen)
+    return found

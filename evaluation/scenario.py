@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluation import load, models, workload
 from evaluation.load import Array, Payload
+from evaluation.models import Vision
 from evaluation.workload import Arrival
 
 VISION, MAGIKA = "vision", "magika"
@@ -47,18 +48,20 @@ class Subject:
         return (models.same_label if self.name == MAGIKA else models.same_probabilities)(expected, answer)
 
 
-def build_models(directory: Path) -> None:
+def build_models(directory: Path, vision: Vision = Vision.RESNET50) -> None:
     """Make the model files unless they are there."""
-    if not all((directory / name).exists() for name in (models.VISION, models.MAGIKA)):
-        models.build(directory)
+    if not all((directory / name).exists() for name in (vision.file, models.MAGIKA)):
+        models.build(directory, vision)
 
 
-def subjects(directory: Path, seed: int, seconds: float) -> tuple[Subject, ...]:
+def subjects(
+    directory: Path, seed: int, seconds: float, vision: Vision = Vision.RESNET50
+) -> tuple[Subject, ...]:
     """Prepare inputs and right answers, and measure both models for `seconds` in all."""
     pictures = [picture[None] for picture in islice(models.pictures(seed), _PICTURES)]
     features = [models.features(path.read_bytes())[None] for path in models.files(_FILES)]
     found = []
-    for name, file, inputs in ((VISION, models.VISION, pictures), (MAGIKA, models.MAGIKA, features)):
+    for name, file, inputs in ((VISION, vision.file, pictures), (MAGIKA, models.MAGIKA, features)):
         path = directory / file
         row_cpu_s = load.measure(path, inputs[:8], seconds / 2)
         found.append(Subject(name, path, SLO_MS[name], load.payloads(path, name, inputs), row_cpu_s))
@@ -103,7 +106,9 @@ def arrivals(offered: Offer, measured: Sequence[Subject], seconds: float, seed: 
     )
 
 
-async def prepare(directory: Path, seed: int, seconds: float) -> tuple[Subject, ...]:
+async def prepare(
+    directory: Path, seed: int, seconds: float, vision: Vision = Vision.RESNET50
+) -> tuple[Subject, ...]:
     """`build_models` and `subjects` off the event loop, for a run of `seconds`: measured no longer than that."""
-    await asyncio.to_thread(build_models, directory)
-    return await asyncio.to_thread(subjects, directory, seed, min(_MEASURE_S, seconds))
+    await asyncio.to_thread(build_models, directory, vision)
+    return await asyncio.to_thread(subjects, directory, seed, min(_MEASURE_S, seconds), vision)

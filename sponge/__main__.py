@@ -1,10 +1,11 @@
 """The `sponge` command."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from evaluation import cache
 
 _CONTROL = "127.0.0.1:8500"
 _RESULTS = Path("evaluation/results")
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
     _add_profile(commands.add_parser("profile", help="how long a model's executions take on this machine"))
     _add_simulate(commands.add_parser("simulate", help="policies on measured traces, in virtual time"))
+    _add_bench(commands.add_parser("bench", help="policies on real workers, one after the other, in rounds"))
     _add_experiment(
         commands.add_parser("experiment", help="what evaluates Sponge, by name; tables and plots")
     )
@@ -53,7 +55,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         default=59,
         help="of arrivals and network; default: 59, with dips and a short outage",
     )
-    parser.add_argument("--models", type=Path, default=_cache(), help=f"default: {_cache()}")
+    parser.add_argument("--models", type=Path, default=cache.models(), help=f"default: {cache.models()}")
 
 
 def _add_top(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +91,13 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 
     flags.add_arguments(parser)
     parser.set_defaults(run=_simulate)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    from evaluation.bench import flags
+
+    flags.add_arguments(parser)
+    parser.set_defaults(run=_bench)
 
 
 def _add_experiment(parser: argparse.ArgumentParser) -> None:
@@ -152,6 +161,12 @@ def _simulate(parsed: argparse.Namespace) -> int:
     return cli.run(parsed)
 
 
+def _bench(parsed: argparse.Namespace) -> int:
+    from evaluation.bench import cli
+
+    return cli.run(parsed)
+
+
 def _experiment(parsed: argparse.Namespace) -> int:
     from evaluation.experiment import cli
 
@@ -176,11 +191,6 @@ def _models(parsed: argparse.Namespace) -> int:
 
     scenario.build_models(parsed.directory)
     return 0
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "sponge" / "models"
 
 
 def _seconds(text: str) -> float:

@@ -1,5 +1,6 @@
 """From what was recorded to what it comes to: classes of requests, misses that were avoidable, and cores. Pure."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -67,16 +68,17 @@ NONE = Counts(0, 0, 0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One number a round: the middle one, and the least and the most."""
+    """One number by round, at least one."""
 
-    middle: float
-    least: float
-    most: float
+    rounds: tuple[float, ...]
 
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """Sum up at least one value."""
-        return cls(median(values), min(values), max(values))
+    @property
+    def middle(self) -> float:
+        return median(self.rounds)
+
+    def by(self, other: Self) -> float:
+        """Median of the ratios of each round, in which both ran side by side; ∞ where the other is 0."""
+        return median(a / b if b else math.inf for a, b in zip(self.rounds, other.rounds, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def cost(points: Sequence[Point], so_far: Sequence[float], span: tuple[float, fl
 
 def _standing(policy: str, service: str, rounds: Sequence[Sequence[_Turn]]) -> Standing:
     def spread(values: Iterable[float]) -> Spread:
-        return Spread.of(list(values))
+        return Spread(tuple(values))
 
     def quantile(q: float) -> Spread:
         return spread(_quantile([ms for turn in turns for ms in turn.latencies_ms], q) for turns in rounds)

@@ -16,7 +16,7 @@ from evaluation.simulation import offered
 from evaluation.workload import Phase
 
 # The planes' own needs and whatever else the host runs.
-_RESERVED_MILLICORES = 300
+RESERVED_MILLICORES = 300
 # What a worker starts with where its policy decides afterwards: one core's worth at most.
 _START_MILLICORES = 700
 DAY = "day"
@@ -71,10 +71,15 @@ def pattern(arrivals: str, seconds: float, warmup_s: float) -> tuple[Phase, ...]
     return (Phase(warmup_s, 1.0), *varying) if warmup_s > 0 else varying
 
 
+def cpus() -> int:
+    """Of this host, as far as this process may use them."""
+    return len(os.sched_getaffinity(0))
+
+
 def host_millicores(measured: Sequence[Subject], rates: Mapping[str, float]) -> int:
     """What the reserve and the load generator, at twice the mean rates, leave of this host to workers."""
     generated = sum(2000 * rates[s.name] * scenario.GENERATOR_S[s.name] for s in measured)
-    free = 1000 * len(os.sched_getaffinity(0)) - _RESERVED_MILLICORES - generated
+    free = 1000 * cpus() - RESERVED_MILLICORES - generated
     return max(split.STEP_MILLICORES, int(free) // split.STEP_MILLICORES * split.STEP_MILLICORES)
 
 

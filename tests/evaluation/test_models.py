@@ -15,9 +15,14 @@ def directory(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def vision(directory):
-    return models.session(directory / models.VISION)
+@pytest.fixture(scope="module", params=models.Vision)
+def vision(request, directory, tmp_path_factory):
+    folder = directory
+    if not (folder / request.param.file).exists():
+        folder = tmp_path_factory.mktemp(request.param.value)
+        models.build(folder, request.param)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(["magika.onnx", request.param.file])
+    return models.session(folder / request.param.file)
 
 
 @pytest.fixture(scope="module")
