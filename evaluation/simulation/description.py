@@ -147,7 +147,9 @@ class Description(Section, frozen=True, kw_only=True):
         points = profile.read(Path(one.profile))
         if one.followed_from is not None:
             points = profile.followed(points, one.followed_from)
-        truth = (Truth.fit if self.truth == "fit" else Truth.grid)(points, one.max_cores, one.max_batch)
+        # Nothing is larger than the host: no allocation, and so no execution that says who was dead on arrival.
+        max_cores = min(one.max_cores, self.host_cores or one.max_cores)
+        truth = (Truth.fit if self.truth == "fit" else Truth.grid)(points, max_cores, one.max_batch)
         payload_bytes, slo_s = _mix("payload_kb", one.payload_kb, 1024.0), _mix("slo_ms", one.slo_ms, 1e-3)
         # Of an upload that takes longer nobody awaits the end.
         link = one.link(index).interrupted(self._outages(), until_s=self.seconds + max(slo_s.values))
@@ -162,10 +164,10 @@ class Description(Section, frozen=True, kw_only=True):
             payload_bytes=payload_bytes,
             slo_s=slo_s,
             offered=offered.offer(sent, link, payload_bytes, slo_s, (seed, 0)),
-            max_cores=one.max_cores,
+            max_cores=max_cores,
             max_batch=one.max_batch,
             max_instances=one.max_instances,
-            start_cores=min(one.max_cores, one.start_cores or max(1, math.ceil(needed))),
+            start_cores=min(max_cores, one.start_cores or max(1, math.ceil(needed))),
             weight=one.weight,
         )
 
