@@ -128,6 +128,24 @@ class BandwidthTrace:
             rates[(outage.at_s < middles) & (middles < outage.end_s)] = 0.0
         return type(self)(tuple(np.diff(borders).tolist()), tuple(rates.tolist()))
 
+    def rate(self, now_s: float) -> float:
+        """Bandwidth at now_s, in bytes per second."""
+        return self.bytes_per_s[self._place(now_s)[1]]
+
+    def next_change(self, now_s: float) -> float:
+        """First time after now_s from which on the bandwidth is another; ∞ if it is never another."""
+        laps, here = self._place(now_s)
+        count = len(self.durations_s)
+        for ahead in range(here + 1, here + count):
+            if self.bytes_per_s[ahead % count] != self.bytes_per_s[here]:
+                return (laps + ahead // count) * self.length_s + self._time_s[ahead % count]
+        return math.inf
+
+    def _place(self, now_s: float) -> tuple[float, int]:
+        """Laps before now_s, and the index of the piece at it; a border that is now but for rounding is past."""
+        laps, within_s = divmod(now_s + 1e-9, self.length_s)
+        return laps, min(bisect_right(self._time_s, within_s), len(self.durations_s)) - 1
+
     def _carried(self, t: float) -> float:
         """Bytes from the start of the trace to t, for t within it."""
         piece = min(bisect_right(self._time_s, t), len(self.durations_s)) - 1

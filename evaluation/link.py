@@ -1,8 +1,6 @@
 """Emulated access links in user space: a TCP proxy that lets uploads through only as fast as a trace allows."""
 
 import asyncio
-import socket
-import struct
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -10,14 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from evaluation.bandwidth import BandwidthTrace, ByteClock
+from evaluation.sockets import abort, listening, no_delay
 
 _TICK_S = 0.005  # how often waiting bytes are looked at; how much of them may go follows from the clock alone
 _READ_AHEAD = 128 * 1024  # bytes taken from one client before it feels that the link is slow
-_RECEIVE_BUFFER = (
-    256 * 1024
-)  # the kernel's own read-ahead; less makes loopback, with its 64 KB segments, stutter
 _QUANTUM = 16 * 1024  # what one connection may send before the next has its turn, on a shared link
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 @dataclass(eq=False, slots=True)
@@ -86,16 +81,7 @@ class Links:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER
-        )  # accepted sockets inherit it
-        try:
-            listener.bind(self._listen)
-        except OSError:
-            listener.close()
-            raise
+        listener = listening(self._listen)
         self._server = await loop.create_server(lambda: _Upload(self), sock=listener, backlog=1024)
         return self
 
@@ -175,7 +161,7 @@ class _Upload(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._pipe = self._links.opened(self)
-        _no_delay(transport)
+        no_delay(transport)
         self._connecting = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
@@ -186,7 +172,7 @@ class _Upload(asyncio.Protocol):
         except OSError:
             self.reset()
             return
-        _no_delay(upstream)
+        no_delay(upstream)
         self._upstream = upstream
         self._links.serve(self._pipe)
         self.finish()
@@ -244,7 +230,7 @@ class _Upload(asyncio.Protocol):
         self._links.closed(self, self._pipe)
         if self._upstream is not None and not self._upstream.is_closing():
             if exc is not None:
-                _abort(self._upstream)
+                abort(self._upstream)
             else:
                 self._upstream.close()
 
@@ -253,7 +239,7 @@ class _Upload(asyncio.Protocol):
         self._connecting.cancel()
         for transport in (self.transport, self._upstream):
             if transport is not None:
-                _abort(transport)
+                abort(transport)
 
 
 class _Download(asyncio.Protocol):
@@ -284,17 +270,6 @@ class _Download(asyncio.Protocol):
         transport = self._upload.transport
         if not transport.is_closing():
             if exc is not None:
-                _abort(transport)
+                abort(transport)
             else:
                 transport.close()
-
-
-def _no_delay(transport: asyncio.Transport) -> None:
-    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _abort(transport: asyncio.Transport) -> None:
-    """Close at once, so that the peer sees a reset and not an end."""
-    if not transport.is_closing():
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()

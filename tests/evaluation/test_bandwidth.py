@@ -254,3 +254,16 @@ def test_the_synthetic_link_follows_its_seed():
     assert synthetic(1, 60) == synthetic(1, 60)
     assert synthetic(1, 60) != synthetic(2, 60)
     assert synthetic(1, 60).length_s == 60
+
+
+@given(links, starts)
+def test_the_next_change_is_where_the_rate_becomes_another(trace, now_s):
+    change_s = trace.next_change(now_s)
+    if math.isinf(change_s):
+        assert len(set(trace.bytes_per_s)) == 1
+    else:
+        assert now_s < change_s <= now_s + trace.length_s
+        assert trace.rate(change_s) != trace.rate(now_s)
+        # Until then what is carried is that rate times the time.
+        carried = trace.rate(now_s) * (change_s - now_s)
+        assert trace.delivered(now_s, change_s) == pytest.approx(carried, rel=1e-6, abs=1)
