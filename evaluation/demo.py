@@ -96,7 +96,7 @@ def worker_spec(subject: Subject, start: Configuration, host_millicores: int) ->
         model=subject.model.resolve(),
         slo_ms=subject.slo_ms,
         start=start,
-        limits=split.limits(subject.name, host_millicores),
+        limits=split.limits(subject.min_millicores, host_millicores),
         warmup_shapes=scenario.WARMUP_SHAPES[subject.name],
     )
 

@@ -37,6 +37,7 @@ class Subject:
     slo_ms: float
     payloads: Sequence[Payload]
     row_cpu_s: float
+    min_millicores: int = 500  # the least that a worker may be given
 
     @property
     def request_cpu_s(self) -> float:
@@ -64,7 +65,8 @@ def subjects(
     for name, file, inputs in ((VISION, vision.file, pictures), (MAGIKA, models.MAGIKA, features)):
         path = directory / file
         row_cpu_s = load.measure(path, inputs[:8], seconds / 2)
-        found.append(Subject(name, path, SLO_MS[name], load.payloads(path, name, inputs), row_cpu_s))
+        payloads = load.payloads(path, name, inputs)
+        found.append(Subject(name, path, SLO_MS[name], payloads, row_cpu_s, MIN_MILLICORES[name]))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
 from controlplane.planner import Configuration, Limits, ServiceState
 from evaluation.bandwidth import BandwidthTrace
-from evaluation.scenario import MIN_MILLICORES, Subject
+from evaluation.scenario import Subject
 
 STEP_MILLICORES = 100
 # Beyond these nothing is gained: threads of one execution mostly wait for each other, larger batches cost
@@ -23,11 +23,11 @@ _SENDING_TIMES = 200
 _NO_MEMORY_LIMIT = 1 << 50
 
 
-def limits(service: str, host_millicores: int) -> Limits:
-    """What a worker of `service` can run with on a host of this size, whoever decides it."""
+def limits(least: int, host_millicores: int) -> Limits:
+    """What a worker can run with on a host of this size, whoever decides it; `least` millicores if there are."""
     cores = max(1, -(-host_millicores // 1000))
     return Limits(
-        min_millicores=min(MIN_MILLICORES[service], host_millicores),
+        min_millicores=min(least, host_millicores),
         max_millicores=host_millicores,
         max_instances=cores,
         max_threads=min(cores, _MAX_THREADS),
@@ -48,7 +48,7 @@ def best(
     for the quota that each has got.
     """
     states = [
-        _state(subject, peak_rates[subject.name], trace, limits(subject.name, host_millicores))
+        _state(subject, peak_rates[subject.name], trace, limits(subject.min_millicores, host_millicores))
         for subject in measured
     ]
     plan = planner.plan(states, host_millicores, _NO_MEMORY_LIMIT, Planner())
@@ -64,7 +64,7 @@ def best(
 
 def shaped_for(subject: Subject, peak_rate: float, trace: BandwidthTrace, millicores: int) -> Configuration:
     """As `shaped`, for the true peak and budgets of `subject`."""
-    return shaped(_state(subject, peak_rate, trace, limits(subject.name, millicores)), millicores)
+    return shaped(_state(subject, peak_rate, trace, limits(subject.min_millicores, millicores)), millicores)
 
 
 def shaped(state: ServiceState, millicores: int) -> Configuration:

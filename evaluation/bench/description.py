@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,10 +36,12 @@ class Description(Section, frozen=True, kw_only=True):
     bandwidth: Path | None = None  # log that each upload goes over; None: synthetic 4G
     arrivals: str = DAY  # or a file of rates per second, scaled to `rate`
     rate: Above | None = None  # requests/s of each service in the mean; None: what the host can take
+    stagger: bool = False  # whether the services' peaks fall at different times
     vision: Vision = Vision.RESNET50
     host_millicores: Annotated[int, Meta(ge=200)] | None = (
         None  # for workers; None: what is left beside the load
     )
+    min_millicores: Annotated[int, Meta(ge=100)] | None = None  # of each service; None: the demo's
     seed: int = 59
 
 
@@ -50,11 +53,13 @@ async def execute(
     Raises PolicyError, RatesError, TraceError, StartError, ControlPlaneError, OSError.
     """
     policies = [policy.parse(name) for name in dict.fromkeys(description.policies)]
-    phases = workload.pattern(description.arrivals, description.seconds, description.warmup_s)
+    phases = workload.pattern(description.arrivals, description.seconds)
     length_s = description.warmup_s + description.seconds
     trace = demo.network(description.bandwidth, description.seed, length_s)
     progress(Stage("preparing models and inputs, measuring this host", 0, 1))
     measured = await scenario.prepare(models, description.seed, _MEASURE_S, description.vision)
+    if description.min_millicores is not None:
+        measured = tuple(replace(s, min_millicores=description.min_millicores) for s in measured)
     if description.rate is None:
         offer = scenario.offer(measured, workload.cpus(), workload.RESERVED_MILLICORES)
         rates, host = offer.rates, offer.host_millicores
@@ -62,7 +67,14 @@ async def execute(
         rates = {subject.name: description.rate for subject in measured}
         host = workload.host_millicores(measured, rates)
     offered = workload.make(
-        measured, rates, description.host_millicores or host, phases, trace, description.seed
+        measured,
+        rates,
+        description.host_millicores or host,
+        phases,
+        trace,
+        description.seed,
+        warmup_s=description.warmup_s,
+        stagger=description.stagger,
     )
     options = Options(
         command=command,
@@ -99,6 +111,7 @@ def _settings(description: Description) -> Mapping[str, str]:
     return {
         "vision": description.vision.value,
         "arrivals": description.arrivals if description.arrivals == DAY else Path(description.arrivals).name,
+        "peaks": "of each service at another time" if description.stagger else "of all services at once",
         "bandwidth": "synthetic 4G" if description.bandwidth is None else description.bandwidth.name,
         "seed": str(description.seed),
         "run": f"{description.rounds} rounds of {description.seconds:g} s after {description.warmup_s:g} s of warm-up",

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how("--warmup-s", type=float, metavar="SECONDS", help="of load that does not count; default: 8")
     how("--workers", choices=("embedded", "docker"), help="local processes or containers; default: embedded")
     how("--host-millicores", type=int, help="for workers; default: what is left beside the load")
+    how("--min-millicores", type=int, help="the least a worker is given; default: the demo's, 300 and 500")
     load = parser.add_argument_group("load", argument_default=argparse.SUPPRESS).add_argument
     load("--vision", choices=("resnet50", "squeezenet"), help="network on pictures; default: resnet50")
     load(
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     load(
         "--arrivals", metavar="FILE", help="rates per second, scaled to the mean; default: base, burst, lull"
     )
+    load("--stagger", action="store_true", help="the services' peaks fall at different times")
     load("--bandwidth", metavar="FILE", help="log each upload goes over; default: synthetic 4G")
     load("--link", choices=("proxy", "netns"), help="user-space links, or the kernel's; default: proxy")
     load("--shared-link", action="store_true", help="one link for all requests of a service")

@@ -13,7 +13,7 @@ from evaluation import rows
 from evaluation.result import Change, Point
 from evaluation.rows import Row
 
-FILE = "bench.json"
+FILE = "recorded.json"
 
 T = TypeVar("T", Point, Change)
 

@@ -51,24 +51,32 @@ class Workload:
         }
 
 
-def pattern(arrivals: str, seconds: float, warmup_s: float) -> tuple[Phase, ...]:
-    """Give `warmup_s` at the mean rate, then `seconds` of `arrivals`, with factors of 1 in the mean.
+def pattern(arrivals: str, seconds: float) -> tuple[Phase, ...]:
+    """Give `seconds` of `arrivals`, with factors of 1 in the mean.
 
     `arrivals` is `day` (see `workload.day`), or the file of a rate per second, which starts again at its end. Raises
     offered.RatesError.
     """
     if arrivals == DAY:
-        varying = workload.day(seconds)
-    else:
-        rates = offered.read_rates(Path(arrivals))
-        series = [rates[second % len(rates)] for second in range(math.ceil(seconds))]
-        if sum(series) <= 0:
-            raise offered.RatesError(
-                f"{arrivals}: expected some rate above zero in the first {len(series)} s"
-            )
-        length_s = seconds / len(series)
-        varying = workload.phases([rate * len(series) / sum(series) for rate in series], interval_s=length_s)
-    return (Phase(warmup_s, 1.0), *varying) if warmup_s > 0 else varying
+        return workload.day(seconds)
+    rates = offered.read_rates(Path(arrivals))
+    series = [rates[second % len(rates)] for second in range(math.ceil(seconds))]
+    if sum(series) <= 0:
+        raise offered.RatesError(f"{arrivals}: expected some rate above zero in the first {len(series)} s")
+    factors = [rate * len(series) / sum(series) for rate in series]
+    return workload.phases(factors, interval_s=seconds / len(series))
+
+
+def later(phases: Sequence[Phase], share: float) -> tuple[Phase, ...]:
+    """Begin a pattern `share` of its length later in it, and end with what was skipped."""
+    skipped_s = share * sum(phase.duration_s for phase in phases)
+    first, then = [], []
+    for phase in phases:
+        before_s = min(phase.duration_s, skipped_s)
+        skipped_s -= before_s
+        then.append(Phase(before_s, phase.factor))
+        first.append(Phase(phase.duration_s - before_s, phase.factor))
+    return tuple(phase for phase in (*first, *then) if phase.duration_s > 0)
 
 
 def cpus() -> int:
@@ -90,15 +98,22 @@ def make(
     phases: Sequence[Phase],
     trace: BandwidthTrace,
     seed: int,
+    *,
+    warmup_s: float = 0.0,
+    stagger: bool = False,
 ) -> Workload:
-    """Draw the requests of all services, each with a seed of its own."""
-    schedule = workload.merge(
-        *(
-            workload.schedule(s.name, rates[s.name], phases, len(s.payloads), seed=seed + index)
-            for index, s in enumerate(measured)
-        )
-    )
-    seconds = sum(phase.duration_s for phase in phases)
+    """Draw the requests of all services, each with a seed of its own, after `warmup_s` at the mean rate.
+
+    With `stagger` the services go through the phases one behind the other, evenly spread: their peaks differ.
+    """
+    warm = [Phase(warmup_s, 1.0)] if warmup_s > 0 else []
+    schedules = []
+    for index, subject in enumerate(measured):
+        own = later(phases, index / len(measured)) if stagger else phases
+        rate, payloads = rates[subject.name], len(subject.payloads)
+        schedules.append(workload.schedule(subject.name, rate, [*warm, *own], payloads, seed=seed + index))
+    schedule = workload.merge(*schedules)
+    seconds = warmup_s + sum(phase.duration_s for phase in phases)
     highest = max(phase.factor for phase in phases)
     peak = {name: highest * rate for name, rate in rates.items()}
     return Workload(Offered(measured, schedule, trace, seconds), rates, peak, host)
