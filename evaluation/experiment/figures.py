@@ -9,16 +9,35 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evaluation.experiment.quantity import QUANTITIES
 from evaluation.experiment.trial import Trial
 from evaluation.simulation.contest import BOUND, OURS
 
 _INK, _FAINT, _PAGE = "#24292e", "#d5d9dd", "#ffffff"
-_OURS = "#0072b2"
-# Okabe and Ito's, which everybody can tell apart; theirs of most contrast first.
-_OTHERS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#59636d", "#8c6d31", "#7b4173", "#637939")
+# Okabe and Ito's, which everybody can tell apart; a policy has the same in every figure.
+_COLOURS = {
+    OURS: "#0072b2",
+    "static-best": "#d55e00",
+    "paper": "#009e73",
+    "paper-nt": "#cc79a7",
+    "fa2": "#e69f00",
+    "usage-nt": "#56b4e9",
+    BOUND: _INK,
+}
+_VARIANTS = (
+    "#59636d",
+    "#8c6d31",
+    "#7b4173",
+    "#637939",
+    "#ad494a",
+    "#6b6ecf",
+    "#31a354",
+    "#d6616b",
+    "#393b79",
+)
+_PAYLOADS = {100: "#009e73", 200: "#e69f00", 500: "#d55e00"}  # KB, the paper's
 
 _STYLE = {
     "font.size": 8.5,
@@ -49,7 +68,6 @@ _WIDTH = 7.2  # inches, of every figure
 _DPI = 130
 _MISSED_SHARE = QUANTITIES["missed-share"].of
 _LEAST_SHARE = 1e-4  # up to here the scale of misses is linear, so that it shows none at all
-_PAYLOADS_KB = (100, 200, 500)  # the paper's
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +165,7 @@ def _over_time(trial: Trial, names: Sequence[str]) -> Figure:
         bandwidth.set_ylabel("MB/s")
         bandwidth.set_ylim(bottom=0)
         slo_s = min(service.slo_s.values)
-        for kb, colour in zip(_PAYLOADS_KB, (_OTHERS[1], _OTHERS[3], _OTHERS[0]), strict=True):
+        for kb, colour in _PAYLOADS.items():
             left = [slo_s - (service.link.finish(float(second), 1024.0 * kb) - second) for second in at]
             budget.plot(at, np.maximum(left, -0.25 * slo_s), color=colour, lw=1, label=f"{kb} KB")
         budget.set_title(f"Left of {slo_s:g} s after the upload of a request sent then")
@@ -197,16 +215,12 @@ def _label(cores: Any, missed: Any, rows: Sequence[str]) -> None:
     cores.set_yticks(range(len(rows)), rows)
     cores.set_ylim(len(rows) - 0.5, -0.5)
     cores.set_xlim(left=0)
-    missed.set_title("Avoidable misses")
+    missed.set_title("Avoidable misses, share of requests")
     missed.set_xscale("symlog", linthresh=_LEAST_SHARE)
     missed.set_xlim(-0.2 * _LEAST_SHARE, 1)
-    missed.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    missed.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
 def _colour(name: str, names: Sequence[str]) -> str:
-    if name == OURS:
-        return _OURS
-    if name == BOUND:
-        return _INK
-    others = [other for other in names if other not in (OURS, BOUND)]
-    return _OTHERS[others.index(name) % len(_OTHERS)]
+    variants = [other for other in names if other not in _COLOURS]
+    return _COLOURS[name] if name in _COLOURS else _VARIANTS[variants.index(name) % len(_VARIANTS)]

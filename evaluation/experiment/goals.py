@@ -16,7 +16,7 @@ from evaluation.simulation.contest import OURS
 class Check(Section, frozen=True, kw_only=True):
     """A bound on `quantity` of `policy`, or on its ratio to that of the policy `to`.
 
-    `over`: `each` is for the worst of the cases, `median` for that of them, `total` for the sums over them.
+    `over`: `each` is for every case, and tells of the worst, `median` for that of them, `total` for the sums over them.
     """
 
     quantity: str
@@ -85,10 +85,9 @@ def _judge(described: GoalDescription, goal: str, trials: Sequence[Trial]) -> Go
     if not trials:
         return Goal(goal=goal, measured="in no case", met=True)
     found = [_all(part, trials) for part in described.either or (described.all,)]
-    counted = f" ({len(trials)} cases)" if len(trials) > 1 else ""
     return Goal(
         goal=goal,
-        measured="; or ".join(part.text for part in found) + counted,
+        measured="; or ".join(part.text for part in found),
         met=any(part.met for part in found),
     )
 
@@ -109,8 +108,9 @@ def _check(check: Check, trials: Sequence[Trial]) -> _Found:
         value = statistics.median(value for value, _ in values)
         return _Found(f"{_written(check, value)} in the median", check.holds(value))
     value, case = min(values) if check.at_least > -math.inf else max(values)
-    place = f" at worst, in {case}" if len(trials) > 1 else ""
-    return _Found(f"{_written(check, value)}{place}", check.holds(value))
+    held = sum(check.holds(value) for value, _ in values)
+    place = f" at worst, in {case}; so in {held} of {len(values)} cases" if len(values) > 1 else ""
+    return _Found(f"{_written(check, value)}{place}", held == len(values))
 
 
 def _value(check: Check, trial: Trial) -> float:

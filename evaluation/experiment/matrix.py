@@ -64,6 +64,11 @@ def read(path: Path) -> Matrix:
             raise ConfigError(f"{path}: policies: {error}; or a [policy.{name}]") from error
     if contest.STATIC_BEST in matrix.policies and contest.OURS not in matrix.policies:
         raise ConfigError(f"{path}: policies: expected {contest.OURS} beside {contest.STATIC_BEST}")
+    for name, variant in matrix.policy.items():
+        if variant.control.planner.interval_s != Config().planner.interval_s:
+            raise ConfigError(
+                f"{path}: policy.{name}.control.planner.interval_s: expected as scenario.interval_s"
+            )
     checks = [check for goal in matrix.goal for check in goal.checks]
     named = [name for check in checks for name in (check.policy, check.to) if name]
     _known(path, "goal: policy", [*named, *(n for p in matrix.plot for n in p.policies)], matrix.policies)

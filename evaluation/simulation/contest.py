@@ -44,11 +44,11 @@ def play(scenario: Scenario, name: str, control: Config | None = None, missed: i
         return Run(bound(scenario, name), hopeless=False, tallies=())
     if name == STATIC_BEST:
         if missed is None:
-            missed = simulation.run(scenario, Sponge(control), OURS).score.avoidable_missed
+            missed = simulation.run(scenario, Sponge(control), OURS, control=control).score.avoidable_missed
         return _searched(partial(static.smallest, scenario, missed, name))
     if match := re.fullmatch(_STATIC, name):
         return _searched(partial(static.best, scenario, int(match[1]), name))
-    return simulation.run(scenario, policy(name, control), name)
+    return simulation.run(scenario, policy(name, control), name, control=control)
 
 
 def policy(name: str, control: Config | None = None) -> Policy:

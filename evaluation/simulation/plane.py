@@ -40,10 +40,12 @@ class Seat:
 class Plane:
     """Owns the fleet, and performs what the resizing rule asks for: quotas late, directives at once."""
 
-    def __init__(self, scenario: Scenario, policy: Policy, tallies: list[Tally]) -> None:
+    def __init__(
+        self, scenario: Scenario, policy: Policy, tallies: list[Tally], control: Config | None = None
+    ) -> None:
         self._scenario = scenario
         self._policy = policy
-        self._config = Config()
+        self._config = control or Config()
         self.fleet = Fleet(1000 * scenario.host_cores, 0, self._config.planner.request_overhead_ms / 1000)
         self.resizes = 0
         self.core_seconds = 0.0

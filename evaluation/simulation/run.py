@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from controlplane.config import Config
 from evaluation.simulation.plane import Plane
 from evaluation.simulation.policies import Policy
 from evaluation.simulation.scenario import Scenario
@@ -31,11 +32,20 @@ class Run:
         return series(self.tallies, self.reserved)
 
 
-def run(scenario: Scenario, policy: Policy, name: str, max_missed: int | None = None) -> Run:
-    """Simulate until every request has ended; with `max_missed`, only until there are more avoidable misses."""
+def run(
+    scenario: Scenario,
+    policy: Policy,
+    name: str,
+    max_missed: int | None = None,
+    control: Config | None = None,
+) -> Run:
+    """Simulate until every request has ended; with `max_missed`, only until there are more avoidable misses.
+
+    `control` are the settings of the control plane around the policy, if not the default ones.
+    """
     began = time.perf_counter()
     tallies = [Tally(service, max_missed) for service in scenario.services]
-    plane = Plane(scenario, policy, tallies)
+    plane = Plane(scenario, policy, tallies, control)
     hopeless = play(plane, tallies, scenario.seconds)
     wall_s = time.perf_counter() - began
     found = score(name, tallies, plane.core_seconds, scenario.seconds, plane.resizes, wall_s)
