@@ -6,14 +6,17 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core.cgroup import Cgroup
+
+T = TypeVar("T")
 
 _START_S = 60.0
 _STOP_S = 15.0
@@ -98,6 +101,26 @@ class Process:
         except TimeoutError:
             self.process.kill()
             await self.process.wait()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` as asyncio.run does, but let SIGTERM and SIGHUP end it in order, as Ctrl-C does.
+
+    Raises KeyboardInterrupt once it has ended so. For the main thread only.
+    """
+
+    async def interruptible() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(interruptible())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def free_port() -> int:

@@ -1,0 +1,223 @@
+"""What control costs, as tables, goals and words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controlplane.config import ActuatorKind
+from evaluation.experiment import telemetry_size
+from evaluation.experiment.effect_time import Effect, Step
+from evaluation.experiment.finding import Goal, Table
+from evaluation.experiment.footprint import ControlPlane, Worker
+from evaluation.experiment.planner_time import Timing
+from evaluation.experiment.telemetry_size import Size
+
+# Services, and milliseconds at most in the median: from state to plan with 64 waiting each, and of the solver alone.
+PLAN_GOALS = {1: 10, 8: 60, 32: 250}
+SOLVER_GOALS = {1: 3, 8: 8, 32: 40, 128: 250, 256: 1000}
+GAP_GOAL = 0.01
+_GOAL_QUEUE = 64
+# From distress to the larger quota in force, 99 of 100.
+EFFECT_GOALS_MS = {ActuatorKind.LOCAL: 40, ActuatorKind.DOCKER: 150}
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Everything that tables and plots are made of."""
+
+    plans: Sequence[Timing]
+    solutions: Sequence[Timing]
+    solutions_memory_short: Sequence[Timing]
+    sizes: Sequence[Size]
+    control_planes: Sequence[ControlPlane]
+    workers: Sequence[Worker]
+    effects: Sequence[Effect]
+    unavailable: Sequence[str]  # what this machine did not offer
+
+
+def tables(measured: Measured, rate: float, max_batch: int) -> list[Table]:
+    """Everything that was measured; workers reported `rate` requests per second, and ran up to `max_batch` rows."""
+    return [
+        _planning(measured.plans),
+        _solving(measured),
+        _telemetry(measured.sizes),
+        Table(
+            title="Control plane",
+            columns=("workers", "RSS MiB", "CPU cores"),
+            rows=[(c.workers, c.rss_bytes / _MIB, c.cores) for c in measured.control_planes],
+            note=f"Workers report five times a second, {rate:g} requests per second each, and are "
+            "planned every second; none is resized by a quota.",
+        ),
+        Table(
+            title="Worker",
+            columns=("model", "RSS MiB", "bare ONNX Runtime MiB", "Sponge adds MiB", "idle CPU cores"),
+            rows=[
+                (
+                    w.service,
+                    w.rss_bytes / _MIB,
+                    w.bare_rss_bytes / _MIB,
+                    (w.rss_bytes - w.bare_rss_bytes) / _MIB,
+                    w.idle_cores,
+                )
+                for w in measured.workers
+            ],
+            note="Both have run the same session on the same batches, up to "
+            f"{max_batch} rows; bare is Python with numpy and ONNX Runtime.",
+        ),
+        Table(
+            title="Until the larger quota is in force",
+            columns=("actuator", "from", "resizes", "p50 ms", "p99 ms", "most ms"),
+            rows=[
+                (
+                    effect.kind.value,
+                    effect.step.value,
+                    len(effect.seconds),
+                    effect.quantile_ms(0.5),
+                    effect.quantile_ms(0.99),
+                    effect.quantile_ms(1.0),
+                )
+                for effect in measured.effects
+            ],
+            note="Seen in the control group's own file every 0.2 ms. «distress report»: from the worker's report, over "
+            "gRPC and the planner; «decision»: from the retargeting; «owner alone»: the bare container update or "
+            "write. All from 500 millicores, used up by a spinning thread; the three take turns.",
+        ),
+    ]
+
+
+def goals(measured: Measured) -> list[Goal]:
+    """What was promised of planner, solver and effect; what was not measured has no goal."""
+    made = []
+    for timing in measured.plans:
+        case = timing.case
+        if (
+            case.crowded
+            and case.waiting == _GOAL_QUEUE
+            and (most := PLAN_GOALS.get(case.services)) is not None
+        ):
+            made.append(
+                Goal(
+                    goal=f"{_services(case.services)}: state to plan ≤ {most} ms",
+                    measured=_milliseconds(timing),
+                    met=timing.median_ms <= most,
+                )
+            )
+    made += [
+        Goal(
+            goal=f"{_services(timing.case.services)}: solver ≤ {most} ms at a gap ≤ {GAP_GOAL:.0%}",
+            measured=f"{_milliseconds(timing)}, gap {timing.gap:.2%}",
+            met=timing.median_ms <= most and timing.gap <= GAP_GOAL,
+        )
+        for timing in measured.solutions
+        if (most := SOLVER_GOALS.get(timing.case.services)) is not None
+    ]
+    for effect in measured.effects:
+        if effect.step is Step.DISTRESS:
+            most = EFFECT_GOALS_MS[effect.kind]
+            p99_ms = effect.quantile_ms(0.99)
+            made.append(
+                Goal(
+                    goal=f"{effect.kind.value}: distress to quota in force, p99 ≤ {most} ms",
+                    measured=f"{p99_ms:.0f} ms",
+                    met=p99_ms <= most,
+                )
+            )
+    return made
+
+
+def _planning(plans: Sequence[Timing]) -> Table:
+    return Table(
+        title="From state to plan",
+        columns=("services", "waiting each", "host cores", "host", "median ms", "p95 ms", "times", "status"),
+        rows=[
+            (
+                t.case.services,
+                t.case.waiting,
+                t.case.host_cores,
+                "crowded" if t.case.crowded else "room",
+                t.median_ms,
+                t.p95_ms,
+                t.repetitions,
+                t.status,
+            )
+            for t in plans
+        ],
+        note="Fit of the latency models, table of configurations and solver. Up to 16 instances, 16 threads, 8 rows.",
+    )
+
+
+def _solving(measured: Measured) -> Table:
+    cases = (("CPU", measured.solutions), ("CPU and memory", measured.solutions_memory_short))
+    return Table(
+        title="Solver alone",
+        columns=("services", "host cores", "contended", "median ms", "p95 ms", "times", "gap %", "status"),
+        rows=[
+            (
+                t.case.services,
+                t.case.host_cores,
+                contended,
+                t.median_ms,
+                t.p95_ms,
+                t.repetitions,
+                100 * t.gap,
+                t.status,
+            )
+            for contended, timings in cases
+            for t in timings
+        ],
+        note="CP-SAT with one worker, and the dynamic programming before it. Demand is half as much again as there is.",
+    )
+
+
+def _telemetry(sizes: Sequence[Size]) -> Table:
+    queues = sorted({size.waiting for size in sizes})
+    by_case = {(size.rate, size.waiting): size for size in sizes}
+    return Table(
+        title="Telemetry of one worker, bytes per second (and per sample)",
+        columns=("requests/s", *(f"{waiting} waiting" for waiting in queues)),
+        rows=[
+            (
+                f"{rate:g}",
+                *(
+                    f"{by_case[rate, waiting].bytes_per_s:,.0f} ({by_case[rate, waiting].sample_bytes:,.0f})"
+                    for waiting in queues
+                ),
+            )
+            for rate in sorted({size.rate for size in sizes})
+        ],
+        note="Five samples a second, framing of gRPC and HTTP/2 included. Once: a hello of "
+        f"{telemetry_size.hello()} bytes; back, for every resize: a directive of {telemetry_size.directive(8)} bytes.",
+    )
+
+
+def notes(measured: Measured) -> list[str]:
+    """What the tables amount to."""
+    told = []
+    fleet = [plane for plane in measured.control_planes if plane.workers]
+    if len(fleet) >= 2:
+        first, last = fleet[0], fleet[-1]
+        workers = last.workers - first.workers
+        told.append(
+            f"A worker more costs the control plane {(last.rss_bytes - first.rss_bytes) / workers / _MIB:.2f} MiB and "
+            f"{1000 * (last.cores - first.cores) / workers:.1f} millicores."
+        )
+    by_step = {(effect.kind, effect.step): effect for effect in measured.effects}
+    pairs = (
+        (kind, by_step.get((kind, Step.DISTRESS)), by_step.get((kind, Step.OWNER))) for kind in ActuatorKind
+    )
+    told += [
+        f"{kind.value}: of the {whole.quantile_ms(0.5):.0f} ms from distress to the quota in force "
+        f"{owner.quantile_ms(0.5):.1f} ms are the owner's own in the median, of the p99 of "
+        f"{whole.quantile_ms(0.99):.0f} ms {owner.quantile_ms(0.99):.1f}."
+        for kind, whole, owner in pairs
+        if whole and owner
+    ]
+    return told
+
+
+def _services(count: int) -> str:
+    return "1 service" if count == 1 else f"{count} services"
+
+
+def _milliseconds(timing: Timing) -> str:
+    return f"{timing.median_ms:.1f} ms in the median, p95 {timing.p95_ms:.1f}"

@@ -1,0 +1,171 @@
+"""Experiment «costs»: what Sponge itself takes of a machine, and how soon a decision of it is in force."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from core.config import ConfigError, Section, load
+from evaluation import process
+from evaluation.experiment import (
+    cost_plots,
+    cost_tables,
+    effect_time,
+    footprint,
+    planner_time,
+    telemetry_size,
+)
+from evaluation.experiment.cost_tables import EFFECT_GOALS_MS, PLAN_GOALS, SOLVER_GOALS, Measured
+from evaluation.experiment.effect_time import Effect
+from evaluation.experiment.finding import Finding, Plot, machine
+from evaluation.experiment.footprint import ControlPlane, Worker
+from evaluation.experiment.kinds import Options
+from evaluation.experiment.planner_time import CROWDED, ROOM, Patience, Timing
+from evaluation.experiment.spinner import Unavailable
+from evaluation.process import StartError
+
+Positive = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+# Beyond so many services only crowded hosts are planned: what differs is the solver, which is timed alone.
+_MOST_WITH_ROOM = 32
+
+
+class Planner(Section, frozen=True, kw_only=True):
+    """Fleets to plan, and how often."""
+
+    host_cores: Positive
+    services: list[Positive]
+    queue: list[NonNegative]
+    least: Positive
+    most: Positive
+    seconds: Seconds
+
+
+class Telemetry(Section, frozen=True, kw_only=True):
+    """Samples to weigh."""
+
+    rates: list[Annotated[float, Meta(ge=0)]]
+    queue: list[NonNegative]
+
+
+class Footprint(Section, frozen=True, kw_only=True):
+    """Planes to weigh, for how long."""
+
+    workers: list[NonNegative]
+    rate: Annotated[float, Meta(ge=0)]
+    seconds: Seconds
+    max_batch: Positive
+
+
+class EffectTimes(Section, frozen=True, kw_only=True):
+    """How often to resize."""
+
+    resizes: Positive
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """A whole costs.toml."""
+
+    kind: str
+    title: str
+    question: str
+    seed: int
+    planner: Planner
+    telemetry: Telemetry
+    footprint: Footprint
+    effect: EffectTimes
+
+
+def run(toml: Path, output: Path, options: Options) -> Finding:
+    """Measure everything, one after the other. Raises ConfigError."""
+    settings = load(toml, Settings)
+    try:
+        measured = measure(settings, options)
+    except StartError as error:
+        raise ConfigError(str(error)) from error
+    growth = "costs-planner.png"
+    cost_plots.growth(
+        output / growth,
+        measured.plans,
+        measured.solutions,
+        {count: float(most) for count, most in PLAN_GOALS.items()},
+        {count: float(most) for count, most in SOLVER_GOALS.items()},
+    )
+    plots = [
+        Plot(file=growth, caption="Planning against services, crowded hosts; medians, crosses are goals.")
+    ]
+    if measured.effects:
+        effects = "costs-effect.png"
+        cost_plots.effects(output / effects, measured.effects)
+        plots.append(Plot(file=effects, caption="Time until the larger quota is in force, share of resizes."))
+    return Finding(
+        experiment=toml.stem,
+        title=settings.title,
+        question=settings.question,
+        command=options.command,
+        settings=machine() | {"seed": str(settings.seed)},
+        tables=cost_tables.tables(measured, settings.footprint.rate, settings.footprint.max_batch),
+        goals=cost_tables.goals(measured),
+        plots=plots,
+        notes=[*cost_tables.notes(measured), *(f"Not measured: {text}." for text in measured.unavailable)],
+    )
+
+
+def measure(settings: Settings, options: Options) -> Measured:
+    """Raises StartError."""
+    planner, seed = settings.planner, settings.seed
+    patience = Patience(planner.least, planner.most, options.seconds or planner.seconds)
+    plans: list[Timing] = []
+    for fill in (ROOM, CROWDED):
+        counts = [count for count in planner.services if fill >= 1 or count <= _MOST_WITH_ROOM]
+        for timing in planner_time.plans(counts, planner.queue, planner.host_cores, fill, patience, seed):
+            options.progress(f"planned {timing.case.services} services, {timing.case.waiting} waiting each")
+            plans.append(timing)
+    options.progress("solving")
+    solutions, short = (
+        list(planner_time.solutions(planner.services, planner.host_cores, patience, seed, memory_short=short))
+        for short in (False, True)
+    )
+    sizes = list(telemetry_size.samples(settings.telemetry.rates, settings.telemetry.queue))
+    with tempfile.TemporaryDirectory(prefix="sponge-costs-") as folder:
+        control_planes, workers, effects, unavailable = process.run(
+            _processes(Path(folder), settings, options)
+        )
+    return Measured(
+        plans=plans,
+        solutions=solutions,
+        solutions_memory_short=short,
+        sizes=sizes,
+        control_planes=control_planes,
+        workers=workers,
+        effects=effects,
+        unavailable=unavailable,
+    )
+
+
+async def _processes(
+    folder: Path, settings: Settings, options: Options
+) -> tuple[list[ControlPlane], list[Worker], list[Effect], list[str]]:
+    """Measure what takes real processes; everything started ends."""
+    seconds = options.seconds or settings.footprint.seconds
+    options.progress("making models")
+    workers = []
+    for model in footprint.demo_models(folder):
+        options.progress(f"weighing a worker of {model.service}")
+        workers.append(await footprint.worker(folder, model, settings.footprint.max_batch, seconds))
+    control_planes = []
+    for count in settings.footprint.workers:
+        options.progress(f"weighing a control plane with {count} workers")
+        control_planes.append(await footprint.control_plane(folder, count, settings.footprint.rate, seconds))
+    effects, unavailable = [], []
+    for kind in EFFECT_GOALS_MS:
+        try:
+            effects += await effect_time.measure(
+                kind, folder, settings.effect.resizes, settings.seed, options.progress
+            )
+        except Unavailable as error:
+            unavailable.append(f"actuator {kind.value}: {error}")
+    return control_planes, workers, effects, unavailable
