@@ -173,7 +173,7 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def _collect(receiving: socket.socket, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes out of a link, and its end; not packet by packet, which costs three times the CPU."""
+    """Pass on what comes out of a link, and its end; not packet by packet, which costs twice the CPU."""
     loop = asyncio.get_running_loop()
     while chunk := await loop.sock_recv(receiving, _CHUNK):
         writer.write(chunk)

@@ -117,7 +117,7 @@ class Link:
 
 @contextmanager
 def network(count: int) -> Iterator[Sequence[Link]]:
-    """Give `count` links, open; 200 take a third of a second. Blocks; use it from a thread.
+    """Give `count` links, open; blocks for about 2 ms a link.
 
     Raises NetworkError without root, without iproute2, or on a kernel without veth or tbf.
     """
