@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Meta
 
 from controlplane import config
+from core.cgroup import MIN_QUOTA_US, CgroupError
 from core.config import ConfigError, Section, load
 from evaluation import process
 from evaluation.experiment import cfs_plot, footprint, throttled
@@ -44,9 +45,14 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
     settings = load(toml, Settings)
     if DEFAULT_MS not in settings.periods_ms:
         raise ConfigError(f"{toml}: periods_ms: expected the default of {DEFAULT_MS} among them")
+    if min(settings.quotas_millicores) * min(settings.periods_ms) < MIN_QUOTA_US:
+        raise ConfigError(
+            f"{toml}: quotas_millicores: expected at least {-(-MIN_QUOTA_US // min(settings.periods_ms))}, which are "
+            f"the {MIN_QUOTA_US} µs that kernels take of a period of {min(settings.periods_ms)} ms"
+        )
     try:
         measured = process.run(_measure(settings, options))
-    except StartError as error:
+    except (StartError, CgroupError) as error:
         raise ConfigError(str(error)) from error
     reference = settings.periods_ms[0]
     file = f"{toml.stem}.png"

@@ -64,8 +64,8 @@ async def container(millicores: int) -> AsyncIterator[Spinner]:
     project = f"sponge-costs-{uuid.uuid4().hex[:8]}"
     try:
         engine = docker.from_env(timeout=60)
-        running = await asyncio.to_thread(
-            engine.containers.run,
+        # Not in a thread: who is cancelled meanwhile would leave a container behind.
+        running = engine.containers.run(
             IMAGE,
             entrypoint=["python", "-S", "-c", _SPIN],
             command=[],
@@ -80,12 +80,21 @@ async def container(millicores: int) -> AsyncIterator[Spinner]:
     except DockerException as error:
         raise Unavailable(f"no Docker engine answers: {error}") from error
     try:
-        await asyncio.to_thread(running.reload)
-        group = Cgroup.of_process(running.attrs["State"]["Pid"])
-        if group is None:
-            raise Unavailable("the containers' control groups are not to be seen from here")
+        running.reload()
+        group = _seen(running.attrs["State"]["Pid"])
         yield Spinner(group, container_id=running.id or "", project=project)
     finally:
         with contextlib.suppress(DockerException):
             await asyncio.to_thread(running.remove, force=True)
         engine.close()
+
+
+def _seen(pid: int) -> Cgroup:
+    """The control group of a process in a container, through this process's mounts. Raises Unavailable."""
+    try:
+        group = Cgroup.of_process(pid)
+    except CgroupError as error:
+        raise Unavailable(f"control groups: {error}") from error
+    if group is None:
+        raise Unavailable("the containers' control groups are not to be seen from here")
+    return group

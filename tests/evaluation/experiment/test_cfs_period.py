@@ -1,11 +1,12 @@
 """CFS periods: statistics over rounds by hand, and a real worker under a real quota."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from core.cgroup import CgroupError, usable_parent
-from core.config import load
+from core.config import ConfigError, load
 from evaluation.experiment import cfs_period, cfs_plot, kinds, throttled
 from evaluation.experiment.footprint import Model
 from evaluation.experiment.rounds import cpu_ms, health_ms, mean_ms, median, ratio, service_ms, spread
@@ -31,6 +32,25 @@ def test_the_experiment_that_is_shipped_compares_the_default() -> None:
     settings = load(kinds.shipped()["cfs-period"], cfs_period.Settings)
     assert settings.periods_ms[0] == max(settings.periods_ms)
     assert cfs_period.DEFAULT_MS in settings.periods_ms
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        ("100, 20, 5", "100, 5", "periods_ms: expected the default of 20"),
+        ("500, 750", "150, 750", "quotas_millicores: expected at least 200"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_first(
+    tmp_path: Path, before: str, after: str, complaint: str
+) -> None:
+    toml = tmp_path / "periods.toml"
+    shipped = kinds.shipped()["cfs-period"].read_text()
+    assert before in shipped
+    toml.write_text(shipped.replace(before, after))
+    options = kinds.Options("periods", None, 1, None, lambda _: None)
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        cfs_period.run(toml, tmp_path, options)
 
 
 def test_drift_between_rounds_cancels_from_ratios() -> None:
