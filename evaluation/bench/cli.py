@@ -20,10 +20,20 @@ from evaluation.experiment import text
 from evaluation.experiment.finding import Finding
 from evaluation.fleet import StartError
 from evaluation.measure import Stage
+from evaluation.netns import NetworkError
 from evaluation.simulation.offered import RatesError
 
 # What a user can mend, each with one line.
-MENDABLE = (ConfigError, PolicyError, RatesError, TraceError, StartError, ControlPlaneError, OSError)
+MENDABLE = (
+    ConfigError,
+    PolicyError,
+    RatesError,
+    TraceError,
+    StartError,
+    ControlPlaneError,
+    NetworkError,
+    OSError,
+)
 
 _NOT_SHOWN = ("run", "models", "output", "recorded", "json")
 _ERASE = "\r\x1b[K"

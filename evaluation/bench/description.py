@@ -33,7 +33,7 @@ class Description(Section, frozen=True, kw_only=True):
     workers: Workers = Workers.EMBEDDED
     link: Link = Link.PROXY
     shared_link: bool = False
-    bandwidth: Path | None = None  # log that each upload goes over; None: synthetic 4G
+    bandwidth: str | None = None  # log that each upload goes over; None: synthetic 4G
     arrivals: str = DAY  # or a file of rates per second, scaled to `rate`
     rate: Above | None = None  # requests/s of each service in the mean; None: what the host can take
     stagger: bool = False  # whether the services' peaks fall at different times
@@ -55,7 +55,8 @@ async def execute(
     policies = [policy.parse(name) for name in dict.fromkeys(description.policies)]
     phases = workload.pattern(description.arrivals, description.seconds)
     length_s = description.warmup_s + description.seconds
-    trace = demo.network(description.bandwidth, description.seed, length_s)
+    log = None if description.bandwidth is None else Path(description.bandwidth)
+    trace = demo.network(log, description.seed, length_s)
     progress(Stage("preparing models and inputs, measuring this host", 0, 1))
     measured = await scenario.prepare(models, description.seed, _MEASURE_S, description.vision)
     if description.min_millicores is not None:
@@ -103,7 +104,7 @@ def within(description: Description, folder: Path) -> Description:
     return msgspec.structs.replace(
         description,
         arrivals=arrivals if arrivals == DAY else str(folder / arrivals),
-        bandwidth=None if log is None else folder / log,
+        bandwidth=None if log is None else str(folder / log),
     )
 
 
@@ -112,7 +113,7 @@ def _settings(description: Description) -> Mapping[str, str]:
         "vision": description.vision.value,
         "arrivals": description.arrivals if description.arrivals == DAY else Path(description.arrivals).name,
         "peaks": "of each service at another time" if description.stagger else "of all services at once",
-        "bandwidth": "synthetic 4G" if description.bandwidth is None else description.bandwidth.name,
+        "bandwidth": "synthetic 4G" if description.bandwidth is None else Path(description.bandwidth).name,
         "seed": str(description.seed),
         "run": f"{description.rounds} rounds of {description.seconds:g} s after {description.warmup_s:g} s of warm-up",
     }

@@ -58,7 +58,7 @@ def _saved(ours: Standing, theirs: Standing, least: float, whom: str, note: str)
     saved = 1 - ours.reserved.by(theirs.reserved)
     return Goal(
         goal=f"≥ {least:.0%} fewer core-seconds reserved than {whom}",
-        measured=f"{saved:.1%} fewer{note}",
+        measured=f"{abs(saved):.1%} {'fewer' if saved >= 0 else 'more'}{note}",
         met=saved >= least,
     )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from controlplane.config import ActuatorKind
 from controlplane.planner import Configuration
 from evaluation import demo, measure
@@ -116,7 +118,11 @@ def _fleet(workers: Workers) -> StartFleet:
 
 
 def _network(options: Options) -> Network:
-    return partial(Links, shared=options.shared_link)
+    if options.link is Link.PROXY:
+        return partial(Links, shared=options.shared_link)
+    from evaluation.kernel_link import KernelLinks
+
+    return partial(KernelLinks, shared=options.shared_link)
 
 
 def _begun(options: Options, workload: Workload, settings: Mapping[str, str]) -> Bench:
@@ -150,8 +156,6 @@ def _begun(options: Options, workload: Workload, settings: Mapping[str, str]) ->
 
 
 def _with(bench: Bench, trial: Trial, kind: ActuatorKind) -> Bench:
-    import msgspec
-
     return msgspec.structs.replace(
         bench,
         trials=(*bench.trials, trial),
