@@ -52,19 +52,22 @@ workloads = st.tuples(
     st.floats(1, 4e5),  # payload
     st.sampled_from([0.0, 0.5]),  # grace
     st.integers(1, 2),  # services
+    st.sampled_from([0.0, 0.5]),  # noise
+    st.sampled_from([0.0, 0.2]),  # contention
 )
 
 
 @settings(max_examples=40, deadline=None)
 @given(workloads, st.sampled_from([Sponge, Paper, PaperInstances, Fa2, Usage, UsageInstances, Static]))
 def test_seconds_add_up_to_the_score(workload, kind):
-    rate, slo_s, payload, grace_s, count = workload
+    rate, slo_s, payload, grace_s, count, noise, contention = workload
     link = BandwidthTrace((1.0, 0.5), (1e6, 0.0))
     services = [
         service(every(1 / rate, 5.3), name=name, slo_s=slo_s, payload_bytes=payload, link=link, max_cores=2)
         for name in "ab"[:count]
     ]
-    where = scenario(*services, seconds=5.3, grace_s=grace_s, host_cores=4)
+    disturbed = {"noise": noise, "contention": contention, "actuation_s": 0.03}
+    where = scenario(*services, seconds=5.3, grace_s=grace_s, host_cores=4, **disturbed)
     policy = Static([(2, 1, 2)] * count) if kind is Static else kind()
     found = run(where, policy, "any")
     score, series = found.score, found.series
