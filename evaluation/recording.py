@@ -1,8 +1,11 @@
 """A real run in one small file: what reached one worker under Sponge, what became of it, and what it ran with."""
 
+import argparse
+import asyncio
 import gzip
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -13,10 +16,12 @@ from typing import Self
 import msgspec
 
 from controlplane.operation import Configuration, Limits
-from evaluation import demo, journal, measure, scenario
-from evaluation.bandwidth import BandwidthTrace
+from evaluation import cache, demo, journal, measure, scenario
+from evaluation.admin import ControlPlaneError
+from evaluation.bandwidth import BandwidthTrace, TraceError
 from evaluation.embedded import Embedded
 from evaluation.experiment import finding
+from evaluation.fleet import StartError
 from evaluation.journal import Executed, Pages, Served
 from evaluation.link import Links
 from evaluation.measure import Front, Offered, Progress, Stage
@@ -67,6 +72,7 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     host_millicores: int
     limits: Limits
     request_cpu_s: float
+    host_busy_share: float  # of all CPUs
     held: Sequence[Held]
     served: Sequence[Served]  # in the order of arrival
     executions: Sequence[Executed]  # in the order of starts
@@ -152,7 +158,7 @@ async def record(options: Options, progress: Progress) -> Recording:
     about = {
         **finding.machine(),
         **demo.describe(offer, [subject], trace),
-        "host busy": f"{run.host_busy_share:.0%}, generator and emulated links {run.generator_cpu_s:.1f} s of CPU",
+        "CPU of generator and emulated links": f"{run.generator_cpu_s:.1f} s",
     }
     return _recording(about, run, pages, t0_s, spec.limits, offer.host_millicores, 1000 * subject.row_cpu_s)
 
@@ -191,6 +197,7 @@ def _recording(
         host_millicores=host_millicores,
         limits=limits,
         request_cpu_s=max(0.0, used_s - executing_s) / max(1, len(served)),
+        host_busy_share=round(run.host_busy_share, 4),
         held=_held(run, began_s),
         served=served,
         executions=executions,
@@ -231,3 +238,38 @@ def _shifted(one: Served, zero_s: float) -> Served:
         for name in times
     }
     return msgspec.structs.replace(one, **moved)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record one run into a file; 2 and one line on stderr for what stands in the way."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.recording", description=__doc__)
+    parser.add_argument("output", type=Path, metavar="FILE.json.gz")
+    parser.add_argument("--service", choices=tuple(scenario.SLO_MS), default=scenario.VISION)
+    parser.add_argument(
+        "--bandwidth", type=Path, metavar="FILE", help="log to emulate; default: synthetic 4G"
+    )
+    parser.add_argument("--seconds", type=float, default=180.0, help="length of the load; default: 180")
+    parser.add_argument("--seed", type=int, default=59, help="of arrivals and network; default: 59")
+    parser.add_argument("--rate", type=float, help="mean requests/s; default: what this host can take")
+    parser.add_argument("--models", type=Path, default=cache.models(), help=f"default: {cache.models()}")
+    parsed = parser.parse_args(arguments)
+    options = Options(
+        parsed.models, parsed.service, parsed.bandwidth, parsed.seconds, parsed.seed, parsed.rate
+    )
+    try:
+        recording = asyncio.run(record(options, lambda _: None))
+        recording.write(parsed.output)
+    except asyncio.CancelledError:
+        return 130
+    except (StartError, ControlPlaneError, TraceError, OSError) as error:
+        print(f"recording: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{parsed.output}: {len(recording.served)} requests in {recording.seconds:.0f} s, "
+        f"{recording.mean_cores:.2f} cores in the mean, host {recording.host_busy_share:.0%} busy"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

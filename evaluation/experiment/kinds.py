@@ -12,7 +12,7 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period"]
+Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust"]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -20,6 +20,7 @@ _RUNS: dict[Kind, str] = {
     "bench": "evaluation.bench.experiment",
     "costs": "evaluation.experiment.costs",
     "cfs-period": "evaluation.experiment.cfs_period",
+    "trust": "evaluation.experiment.trust",
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane.config import ServicePolicy
+from controlplane.latency import work_of
 from controlplane.resize import Allocation
 from controlplane.state import Fleet
 from dataplane.request import Outcome
@@ -25,6 +26,7 @@ from evaluation.simulation.profile import Truth
 from evaluation.simulation.run import play
 from evaluation.simulation.scenario import Scenario, Service
 from evaluation.simulation.score import Tally
+from evaluation.simulation.series import Span
 
 # Service times are drawn from so many executions around the time: machines drift.
 _NEAREST = 16
@@ -52,6 +54,7 @@ class Run:
     p99_ms: float
     resizes: int
     mean_batch: float
+    quota: Sequence[Span]
 
     @property
     def missed(self) -> float:
@@ -61,7 +64,12 @@ class Run:
 
 def measured(recording: Recording) -> Run:
     """Sum up what was recorded."""
-    return _run(recording.served, recording.executions, recording.mean_cores, recording.resizes)
+    until_s = [held.at_s for held in recording.held[1:]] + [recording.seconds]
+    spans = [
+        Span(until, (held.cpu_millicores / 1000,))
+        for until, held in zip(until_s, recording.held, strict=True)
+    ]
+    return _run(recording.served, recording.executions, recording.mean_cores, recording.resizes, spans)
 
 
 def replay(recording: Recording, seed: int) -> Run:
@@ -93,15 +101,17 @@ def replay(recording: Recording, seed: int) -> Run:
     journal = Journal()
     seat.virtual.observers.append(journal)
     play(plane, [tally], scenario.seconds)
-    return _run(journal.served, journal.executions, plane.core_seconds / scenario.seconds, plane.resizes)
+    mean_cores = plane.core_seconds / scenario.seconds
+    return _run(journal.served, journal.executions, mean_cores, plane.resizes, plane.reserved)
 
 
 class ServiceTimesAgain:
     """Draws the work of an execution of (rows, threads) from those measured of that cell around the same time.
 
-    A quota below the runnable threads is taken out of what was measured as the simulator will put it in, as a
-    stretch in the mean; neighbours on the host are left in. Executions that a resize fell into say nothing. A
-    cell that was never seen costs a row what the nearest batch size does, on threads as near as there are.
+    Work is what the control plane takes it to be (`work_of`): neighbours on the host are left in, a quota below
+    the runnable threads is taken out. The worker's own part of a slot's time, before and after the engine, comes
+    on top. Executions that a resize fell into say nothing. A cell that was never seen costs a row what the
+    nearest batch size does, on threads as near as there are.
     """
 
     def __init__(self, recording: Recording, seed: int) -> None:
@@ -111,8 +121,8 @@ class ServiceTimesAgain:
         for one in recording.executions:
             if not one.mixed:
                 held = recording.held[max(0, bisect_right(starts, one.started_s) - 1)]
-                runnable = 1000 * one.threads * max(1.0, one.busy)
-                work_s = one.slot_s * min(1.0, held.cpu_millicores / runnable)
+                work_s = work_of(one.wall_s, one.cpu_s, one.threads, one.busy, held.cpu_millicores)
+                work_s += max(0.0, one.slot_s - one.wall_s)
                 cells[one.rows, one.threads].append((one.started_s, work_s))
         self._cells = {
             cell: (np.array([at for at, _ in seen]), np.array([work for _, work in seen]))
@@ -189,7 +199,13 @@ def _scenario(recording: Recording, times: ServiceTimesAgain) -> Scenario:
     )
 
 
-def _run(served: Sequence[Served], executions: Sequence[Executed], mean_cores: float, resizes: int) -> Run:
+def _run(
+    served: Sequence[Served],
+    executions: Sequence[Executed],
+    mean_cores: float,
+    resizes: int,
+    quota: Sequence[Span],
+) -> Run:
     total = len(served)
     on_time = sum(one.outcome is Outcome.ON_TIME for one in served)
     late = sum(one.outcome is Outcome.LATE for one in served)
@@ -207,4 +223,5 @@ def _run(served: Sequence[Served], executions: Sequence[Executed], mean_cores: f
         p99_ms=p99,
         resizes=resizes,
         mean_batch=sum(one.rows for one in executions) / max(1, len(executions)),
+        quota=quota,
     )
