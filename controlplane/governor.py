@@ -67,7 +67,7 @@ class Governor:
         if now - self._began_at >= self._shrink_hold_s:
             # The newest of the largest: its shape fits what is going on now.
             largest = max((plan for _, plan in reversed(self._plans)), key=lambda plan: plan.cpu_millicores)
-            if largest.cpu_millicores <= current.cpu_millicores - self._dead_band:
+            if largest.cpu_millicores <= current.cpu_millicores - max(1, self._dead_band):
                 return Verdict(Action.SHRINK, largest)
         if planned.cpu_millicores == current.cpu_millicores and not _fits(current, planned):
             return Verdict(Action.RESHAPE, planned)

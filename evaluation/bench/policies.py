@@ -22,7 +22,7 @@ _PERIOD_S = 1.0
 
 def governor(name: str) -> Governor:
     """When a plan of the policy `name` is put in force: the paper's at once, others' as Sponge's."""
-    return Governor(shrink_hold_s=0.0, dead_band_millicores=1) if name.startswith("paper") else Governor()
+    return Governor(shrink_hold_s=0.0, dead_band_millicores=0) if name.startswith("paper") else Governor()
 
 
 class Paper:

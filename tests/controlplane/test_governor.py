@@ -54,6 +54,12 @@ def test_no_shrink_inside_the_dead_band_or_while_a_change_is_under_way():
     assert governor.decide(allocation(1100), allocation(500), 3.0, settled=True) is not None
 
 
+def test_without_a_dead_band_the_same_plan_is_no_shrink():
+    governor = Governor(shrink_hold_s=0.0, dead_band_millicores=0)
+    assert governor.decide(allocation(700), allocation(700), 1.0, settled=True) is None
+    assert governor.decide(allocation(700), allocation(699), 2.0, settled=True) is not None
+
+
 def test_another_shape_for_the_same_cpu_is_taken_at_once():
     governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
     assert governor.decide(allocation(2100, 1), allocation(2100, 2), 0.0, settled=True) == Verdict(
