@@ -14,7 +14,7 @@ from evaluation import cache, recording
 from evaluation.admin import ControlPlaneError
 from evaluation.experiment.finding import Cell, Finding, Goal, Plot, Table, machine
 from evaluation.experiment.kinds import Options
-from evaluation.fleet import StartError
+from evaluation.process import StartError
 from evaluation.measure import Stage
 from evaluation.recording import Recording
 from evaluation.simulation import replay
@@ -25,7 +25,7 @@ CORES_GOAL, MISSED_GOAL = 0.10, 0.01
 _BUSY = 0.9
 
 _QUANTITIES: dict[str, Callable[[Run], float]] = {
-    "mean cores": lambda run: run.mean_cores,
+    "mean quota, millicores": lambda run: 1000 * run.mean_cores,
     "on time, %": lambda run: 100 * run.on_time,
     "late, %": lambda run: 100 * run.late,
     "refused, %": lambda run: 100 * run.refused,
