@@ -1,13 +1,8 @@
 """A whole Sponge on this machine: the control plane and its workers as local processes."""
 
-import asyncio
 import contextlib
 import os
-import signal
-import socket
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,31 +11,8 @@ from controlplane.config import ActuatorKind
 from core.cgroup import Cgroup, CgroupError, usable_parent
 from evaluation import fleet
 from evaluation.admin import Admin
-from evaluation.fleet import ControlSpec, StartError, WorkerSpec
-
-_STOP_S = 15.0
-# Waits for a line before it becomes the process, which so never runs outside its group. Should what started it
-# be killed, the kernel stops it (PR_SET_PDEATHSIG is 1); if that was before the kernel knew, it has another parent.
-_HELD = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if sys.stdin.readline() and os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    name: str
-    process: asyncio.subprocess.Process
-    log: Path
-
-    async def running(self) -> bool:
-        return self.process.returncode is None
-
-    async def last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "no output"
+from evaluation.fleet import ControlSpec, WorkerSpec
+from evaluation.process import Process, StartError, free_port
 
 
 def actuator_kind() -> tuple[ActuatorKind, Cgroup | None]:
@@ -69,13 +41,13 @@ class Embedded:
         self._specs = workers
         self._host_millicores = host_millicores
         self._control = control
-        self._processes: list[_Process] = []
+        self._processes: list[Process] = []
         self._groups: list[Cgroup] = []
         self._stack = contextlib.AsyncExitStack()
         self.kind, self._parent = actuator_kind()
-        self.control_address = f"127.0.0.1:{_free_port()}"
+        self.control_address = f"127.0.0.1:{free_port()}"
         self.admin = Admin(self.control_address)
-        self.addresses: Mapping[str, str] = {spec.service: f"127.0.0.1:{_free_port()}" for spec in workers}
+        self.addresses: Mapping[str, str] = {spec.service: f"127.0.0.1:{free_port()}" for spec in workers}
 
     def pids(self) -> Mapping[str, Sequence[int]]:
         """The control plane's."""
@@ -113,9 +85,8 @@ class Embedded:
                 self._control, self._specs, self._host_millicores, self.control_address, actuator
             )
         )
-        words = ["-m", self._control.module, *self._control.arguments]
-        control = await self._spawn("control", words, config, None)
-        await fleet.serving(control, self.control_address)
+        control = await self._spawn("control", self._control.module, self._control.arguments, config, None)
+        await control.serving(self.control_address)
         started = []
         for spec in self._specs:
             group = None
@@ -126,54 +97,26 @@ class Embedded:
             config = self._directory / f"{spec.service}.toml"
             address = self.addresses[spec.service]
             config.write_text(fleet.worker_toml(spec, spec.model, address, self.control_address))
-            words = ["-m", spec.module, *spec.arguments]
-            started.append((address, await self._spawn(spec.service, words, config, group)))
+            process = await self._spawn(spec.service, spec.module, spec.arguments, config, group)
+            started.append((address, process))
         for address, process in started:
-            await fleet.serving(process, address)
+            await process.serving(address)
         await fleet.attached(self.admin, self._specs)
 
-    async def _spawn(self, name: str, words: Sequence[str], config: Path, group: Cgroup | None) -> _Process:
-        log = self._directory / f"{name}.log"
-        with log.open("wb") as sink:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-c", _HELD, str(os.getpid()), *words, "--config", str(config),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=sink,
-                stderr=sink,
-                # Ctrl-C in the terminal is for the command that started them; it stops them in order.
-                start_new_session=True,
-            )  # fmt: skip
-        started = _Process(name, process, log)
+    async def _spawn(
+        self, name: str, module: str, arguments: Sequence[str], config: Path, group: Cgroup | None
+    ) -> Process:
+        started = await Process.start(name, module, config, group, arguments)
         self._processes.append(started)
-        if group is not None:
-            group.move(process.pid)
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        process.stdin.close()
         return started
 
     async def _stop(self) -> None:
         # Workers first: the control plane would otherwise put back allocations of what is about to end.
         for started in reversed(self._processes):
-            if started.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    started.process.send_signal(signal.SIGTERM)
-                try:
-                    async with asyncio.timeout(_STOP_S):
-                        await started.process.wait()
-                except TimeoutError:
-                    started.process.kill()
-                    await started.process.wait()
+            await started.stop()
         self._processes.clear()
         for group in reversed(self._groups):
             with contextlib.suppress(CgroupError):
                 group.remove()
         self._groups.clear()
         await self.admin.aclose()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

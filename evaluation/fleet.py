@@ -9,20 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from controlplane.config import ActuatorKind, Governor
 from controlplane.operation import Configuration, Limits
 from evaluation.admin import Admin
+from evaluation.process import StartError
 
 PERIOD_US = 20_000
 _START_S = 60.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class StartError(Exception):
-    """Something did not come up; the text says what, and what it wrote last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +45,6 @@ class ControlSpec:
 
 
 OURS = ControlSpec()
-
-
-class Started(Protocol):
-    """A process or container that was started."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def running(self) -> bool: ...
-
-    async def last_line(self) -> str:
-        """What it wrote last."""
 
 
 class Fleet(Protocol):
@@ -132,24 +114,6 @@ def worker_toml(spec: WorkerSpec, model: Path, listen: str, control: str) -> str
         f"batch = {start.max_batch}\nmax_batch = {limits.max_batch}\n"
         f'[control]\naddress = "{control}"\n'
     )
-
-
-async def serving(started: Started, address: str) -> None:
-    """Wait until what is at `address` says that it serves. Raises StartError."""
-    try:
-        async with asyncio.timeout(_START_S), grpc.aio.insecure_channel(address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            while True:
-                if not await started.running():
-                    raise StartError(f"{started.name}: exited: {await started.last_line()}")
-                with contextlib.suppress(grpc.aio.AioRpcError):
-                    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        line = await started.last_line()
-        raise StartError(f"{started.name}: not serving after {_START_S:.0f} s: {line}") from None
 
 
 async def attached(admin: Admin, workers: Sequence[WorkerSpec]) -> None:

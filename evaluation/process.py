@@ -6,10 +6,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -34,6 +34,36 @@ class StartError(Exception):
     """A process did not come up; the text says which, and what it wrote last."""
 
 
+class Started(Protocol):
+    """A process or container that was started."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def running(self) -> bool: ...
+
+    async def last_line(self) -> str:
+        """What it wrote last."""
+
+
+async def serving(started: Started, address: str) -> None:
+    """Wait until what is at `address` (HOST:PORT) says that it serves. Raises StartError."""
+    try:
+        async with asyncio.timeout(_START_S), grpc.aio.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            while True:
+                if not await started.running():
+                    raise StartError(f"{started.name}: exited: {await started.last_line()}")
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
+                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                        return
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        line = await started.last_line()
+        raise StartError(f"{started.name}: not serving after {_START_S:.0f} s: {line}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A running `python -m MODULE --config FILE`, and the file of all it writes."""
@@ -43,15 +73,25 @@ class Process:
     log: Path
 
     @classmethod
-    async def start(cls, name: str, module: str, config: Path, group: Cgroup | None = None) -> Self:
+    async def start(
+        cls,
+        name: str,
+        module: str,
+        config: Path,
+        group: Cgroup | None = None,
+        arguments: Sequence[str] = (),
+    ) -> Self:
         """Start `module`, in a control group if one is given; `name` is what errors call it.
+
+        `arguments` go before --config.
 
         Its log lies beside `config`. Raises CgroupError, having stopped it, where it cannot be moved.
         """
         log = config.with_name(f"{name}.log")
         with log.open("wb") as sink:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-c", _HELD, str(os.getpid()), "-m", module, "--config", str(config),
+                sys.executable, "-S", "-c", _HELD, str(os.getpid()), "-m", module, *arguments,
+                "--config", str(config),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
@@ -71,23 +111,16 @@ class Process:
             process.stdin.close()
         return started
 
+    async def running(self) -> bool:
+        return self.process.returncode is None
+
+    async def last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no output"
+
     async def serving(self, address: str) -> None:
-        """Wait until the process at `address` (HOST:PORT) says that it serves. Raises StartError."""
-        try:
-            async with asyncio.timeout(_START_S), grpc.aio.insecure_channel(address) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
-                while True:
-                    if self.process.returncode is not None:
-                        raise StartError(f"{self.name}: exited: {_last_line(self.log)}")
-                    with contextlib.suppress(grpc.aio.AioRpcError):
-                        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
-                        if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                            return
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise StartError(
-                f"{self.name}: not serving after {_START_S:.0f} s: {_last_line(self.log)}"
-            ) from None
+        """As the function of this name, for this process."""
+        await serving(self, address)
 
     async def stop(self) -> None:
         """Ask it to stop, and wait until it has; kill it if it does not."""
@@ -129,8 +162,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "no output"

@@ -21,10 +21,10 @@ from evaluation.admin import ControlPlaneError
 from evaluation.bandwidth import BandwidthTrace, TraceError
 from evaluation.embedded import Embedded
 from evaluation.experiment import finding
-from evaluation.fleet import StartError
 from evaluation.journal import Executed, Pages, Served
 from evaluation.link import Links
 from evaluation.measure import Front, Offered, Progress, Stage
+from evaluation.process import StartError
 from evaluation.result import Run
 from evaluation.rows import Summary, summarise
 

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from evaluation import report, table
 from evaluation.admin import ControlPlaneError
 from evaluation.bandwidth import TraceError
-from evaluation.fleet import StartError
 from evaluation.measure import Stage
+from evaluation.process import StartError
 from evaluation.result import Result
 
 Measure = Callable[[Callable[[Stage], None]], Awaitable[Result]]

@@ -18,9 +18,9 @@ from evaluation.bench.policy import PolicyError
 from evaluation.bench.summary import recorded, summarise
 from evaluation.experiment import text
 from evaluation.experiment.finding import Finding
-from evaluation.fleet import StartError
 from evaluation.measure import Stage
 from evaluation.netns import NetworkError
+from evaluation.process import StartError
 from evaluation.simulation.offered import RatesError
 
 # What a user can mend, each with one line.

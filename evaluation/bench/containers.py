@@ -20,7 +20,8 @@ from controlplane.config import ActuatorKind
 from evaluation import fleet
 from evaluation.admin import Admin
 from evaluation.bench import cpu
-from evaluation.fleet import ControlSpec, StartError, WorkerSpec
+from evaluation.fleet import ControlSpec, WorkerSpec
+from evaluation.process import StartError, serving
 
 CONTROL_IMAGE, WORKER_IMAGE = "sponge-control", "sponge-worker"
 _CONTROL_PORT, _WORKER_PORT = 8500, 8001
@@ -133,13 +134,13 @@ class Containers:
         )
         address = await self._published(control, _CONTROL_PORT)
         self._admin = Admin(address)
-        await fleet.serving(control, address)
+        await serving(control, address)
         started = {spec.service: await self._worker(spec, labels) for spec in self._specs}
         self.addresses = {
             service: await self._published(worker, _WORKER_PORT) for service, worker in started.items()
         }
         for service, worker in started.items():
-            await fleet.serving(worker, self.addresses[service])
+            await serving(worker, self.addresses[service])
         await fleet.attached(self.admin, self._specs)
 
     async def _worker(self, spec: WorkerSpec, labels: Mapping[str, str]) -> _Started:

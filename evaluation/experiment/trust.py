@@ -14,8 +14,8 @@ from evaluation import cache, recording
 from evaluation.admin import ControlPlaneError
 from evaluation.experiment.finding import Cell, Finding, Goal, Plot, Table, machine
 from evaluation.experiment.kinds import Options
-from evaluation.process import StartError
 from evaluation.measure import Stage
+from evaluation.process import StartError
 from evaluation.recording import Recording
 from evaluation.simulation import replay
 from evaluation.simulation.replay import Run

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from core.cgroup import Cgroup, usable_parent
-from evaluation.embedded import Embedded, StartError
-from evaluation.process import _HELD
+from evaluation.embedded import Embedded
+from evaluation.process import _HELD, StartError
 from tests.evaluation.processes import groups, planes
 from tests.processes import PATIENCE_S, eventually
 
