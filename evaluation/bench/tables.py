@@ -66,8 +66,8 @@ def _policies(bench: Bench, standings: Sequence[Standing]) -> Table:
             f"% of {STATIC_MAX}",
         ),
         rows=rows,
-        note=f"Core-seconds of a round of {bench.seconds:g} s: the median, and in brackets the least and the most of "
-        f"{_rounds(bench)} rounds. Ratios are medians over the rounds. {_CLASSES}",
+        note=f"Core-seconds of a round of {bench.seconds:g} s: the median of {_rounds(bench)}, with "
+        f"the least and the most where there are several. Ratios are medians of those of each round. {_CLASSES}",
     )
 
 
