@@ -22,6 +22,7 @@ from evaluation.process import StartError
 DEFAULT_MS = config.Actuator().period_us // 1000
 # What the default may cost in CPU, over the longest period: the reason not to go shorter.
 MOST_COST = 1.03
+MOST_BUSY = 0.9
 # How much longer below a core a time may be by chance.
 MOST_LONGER = 1.05
 
@@ -50,10 +51,12 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
             f"{toml}: quotas_millicores: expected at least {-(-MIN_QUOTA_US // min(settings.periods_ms))}, which are "
             f"the {MIN_QUOTA_US} µs that kernels take of a period of {min(settings.periods_ms)} ms"
         )
+    host = footprint.HostLoad()
     try:
         measured = process.run(_measure(settings, options))
     except (StartError, CgroupError) as error:
         raise ConfigError(str(error)) from error
+    busy = host.share()
     reference = settings.periods_ms[0]
     file = f"{toml.stem}.png"
     cfs_plot.plot(output / file, measured, reference)
@@ -66,6 +69,7 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
         settings=machine()
         | {
             "load": "one execution after the other on one thread, a request always waiting; health checks 50 a second",
+            "host": f"{busy:.0%} busy",
             "rounds": f"{settings.rounds} of {options.seconds or settings.seconds:g} s for each setting, in random "
             f"order; seed {settings.seed}",
         },
@@ -78,7 +82,7 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
                 "CPU of an execution over that with the longest period.",
             )
         ],
-        notes=[verdict(judged)],
+        notes=[verdict(judged, busy)],
     )
 
 
@@ -166,8 +170,13 @@ def goals(model: str, rounds: Rounds, reference_ms: int) -> list[Goal]:
     return found
 
 
-def verdict(judged: Sequence[Goal]) -> str:
-    """One sentence on the default."""
+def verdict(judged: Sequence[Goal], host_busy: float) -> str:
+    """One sentence on the default; no claim from a host that was too busy, as a share of its CPU time."""
+    if host_busy > MOST_BUSY:
+        return (
+            f"Sponge sets a period of {DEFAULT_MS} ms by default. The host was {host_busy:.0%} busy: this run "
+            "supports no claim."
+        )
     missed = [f"{goal.goal}: {goal.measured}" for goal in judged if not goal.met]
     if not missed:
         return f"Sponge sets a period of {DEFAULT_MS} ms by default, and the data support it."

@@ -82,6 +82,7 @@ class Settings(Section, frozen=True, kw_only=True):
 def run(toml: Path, output: Path, options: Options) -> Finding:
     """Measure everything, one after the other. Raises ConfigError."""
     settings = load(toml, Settings)
+    host = footprint.HostLoad()
     try:
         measured = measure(settings, options)
     except StartError as error:
@@ -106,7 +107,7 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
         title=settings.title,
         question=settings.question,
         command=options.command,
-        settings=machine() | {"seed": str(settings.seed)},
+        settings=machine() | {"host": f"{host.share():.0%} busy", "seed": str(settings.seed)},
         tables=cost_tables.tables(measured, settings.footprint.rate, settings.footprint.max_batch),
         goals=cost_tables.goals(measured),
         plots=plots,

@@ -179,6 +179,25 @@ async def _bare(model: Model, batches: Sequence[int]) -> int:
         await process.wait()
 
 
+class HostLoad:
+    """How busy the whole machine has been since this was made."""
+
+    def __init__(self) -> None:
+        self._busy, self._total = _host_cpu()
+
+    def share(self) -> float:
+        """Of its CPU time, 0 to 1."""
+        busy, total = _host_cpu()
+        return (busy - self._busy) / max(total - self._total, 1e-9)
+
+
+def _host_cpu() -> tuple[float, float]:
+    """CPU time since the machine's start that was used, and that there was, in ticks."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    idle = fields[3] + fields[4]  # waiting for disks is idle
+    return sum(fields) - idle, sum(fields)
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of a process, that shared with others included."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())

@@ -71,7 +71,12 @@ def test_a_health_check_that_is_never_answered_took_forever() -> None:
 def test_the_default_is_supported_where_it_is_cheap_and_stalls_less() -> None:
     goals = cfs_period.goals("made-up", rounds((20.0, 25.0, 10.3)), 100)
     assert [goal.met for goal in goals] == [True, True, True]
-    assert cfs_period.verdict(goals).endswith("and the data support it.")
+    assert cfs_period.verdict(goals, 0.6).endswith("and the data support it.")
+
+
+def test_a_busy_host_supports_no_claim() -> None:
+    goals = cfs_period.goals("made-up", rounds((20.0, 25.0, 10.3)), 100)
+    assert cfs_period.verdict(goals, 0.95).endswith("95% busy: this run supports no claim.")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_the_default_is_supported_where_it_is_cheap_and_stalls_less() -> None:
 def test_what_speaks_against_the_default_is_said(ours: tuple[float, float, float], met: list[bool]) -> None:
     goals = cfs_period.goals("made-up", rounds(ours), 100)
     assert [goal.met for goal in goals] == met
-    verdict = cfs_period.verdict(goals)
+    verdict = cfs_period.verdict(goals, 0.6)
     assert "but for 1 of 3" in verdict
     assert goals[met.index(False)].goal in verdict
 

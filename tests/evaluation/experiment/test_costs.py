@@ -207,6 +207,12 @@ async def test_a_model_that_cannot_run_is_one_line(tmp_path: Path) -> None:
         await footprint.worker(tmp_path, model, 1, 0.1)
 
 
+def test_a_host_is_busy_with_what_spins_on_it() -> None:
+    load = footprint.HostLoad()
+    eventually(load.share)
+    assert 0 < load.share() <= 1
+
+
 async def test_a_control_plane_is_weighed_with_workers_attached(tmp_path: Path) -> None:
     weighed = await footprint.control_plane(tmp_path, 2, rate=20.0, seconds=0.2)
     assert weighed.workers == 2
