@@ -140,12 +140,18 @@ def cases(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
 
 def over_time(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
     """One figure a case, as the paper draws them: bandwidth, what it leaves of the budget, misses and cores."""
-    return [Drawing(_over_time(trial, names), trial.case.name if len(trials) > 1 else "") for trial in trials]
+    return [_drawn(_over_time(trial, names), trial, trials) for trial in trials]
+
+
+def by_service(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
+    """One figure a case, one row a service: the cores it had under each policy, and what it missed."""
+    return [_drawn(_by_service(trial, names), trial, trials) for trial in trials]
 
 
 FIGURES = {
     "policies": Kind(policies),
     "cases": Kind(cases),
+    "by-service": Kind(by_service, needs_series=True),
     "over-time": Kind(over_time, needs_series=True),
 }
 
@@ -190,6 +196,35 @@ def _over_time(trial: Trial, names: Sequence[str]) -> Figure:
         budget.legend(loc="lower right", bbox_to_anchor=(1, 1.0), ncols=3, borderaxespad=0.1)
         figure.legend(*_reversed(cores), loc="outside lower center", ncols=min(len(names), 6))
         return figure
+
+
+def _by_service(trial: Trial, names: Sequence[str]) -> Figure:
+    seconds = int(trial.case.description.seconds)
+    shown = [name for name in names if name in trial.series]
+    services = [one.service for one in trial.series[shown[0]]]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 0.8 + 1.6 * len(services)), layout="constrained")
+        rows = figure.subplots(len(services), 2, sharex=True, squeeze=False)
+        for index, (service, (cores, missed)) in enumerate(zip(services, rows, strict=True)):
+            for name in reversed(shown):
+                one = trial.series[name][index]
+                style = {"where": "post", "color": _colour(name, names), "lw": 1.7 if name == OURS else 1.1}
+                held, gone = one.core_seconds[:seconds], np.cumsum(one.avoidable_missed)
+                cores.step(np.arange(len(held)), held, label=name, **style)
+                missed.step(np.arange(len(gone)), gone, **style)
+            cores.set_title(f"{service}: cores")
+            missed.set_title("avoidable misses so far")
+            cores.set_ylim(bottom=0)
+            missed.set_ylim(0, max(10.0, missed.get_ylim()[1]))
+        for panel in rows[-1]:
+            panel.set_xlabel("seconds")
+            panel.set_xlim(0, seconds)
+        figure.legend(*_reversed(rows[0][0]), loc="outside lower center", ncols=min(len(shown), 6))
+        return figure
+
+
+def _drawn(figure: Figure, trial: Trial, trials: Sequence[Trial]) -> Drawing:
+    return Drawing(figure, trial.case.name if len(trials) > 1 else "")
 
 
 def _summed(services: Sequence[Any]) -> Any:

@@ -64,7 +64,7 @@ class _Found:
 
 def judge(described: GoalDescription, trials: Sequence[Trial]) -> list[Goal]:
     """Compare with what was found: one goal, or with `each` one for every label of that axis."""
-    about = [trial for trial in trials if _within(trial, described.where)]
+    about = [trial for trial in trials if trial.case.within(described.where)]
     if not described.each:
         return [_judge(described, described.goal, about)]
     labels = dict.fromkeys(trial.case.labels[described.each] for trial in about)
@@ -137,7 +137,3 @@ def _written(check: Check, value: float) -> str:
         return QUANTITIES[check.quantity].written(value)
     times = "∞" if math.isinf(value) else f"{value:.2f}"
     return f"{times} × the {check.quantity} of {check.to}"
-
-
-def _within(trial: Trial, where: Mapping[str, tuple[str, ...]]) -> bool:
-    return all(trial.case.labels[axis] in labels for axis, labels in where.items())

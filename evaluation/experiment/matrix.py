@@ -30,11 +30,12 @@ class Variant(Section, frozen=True, kw_only=True):
 
 
 class PlotDescription(Section, frozen=True, kw_only=True):
-    """One picture: which of FIGURES, and of which policies if not of all."""
+    """One picture: which of FIGURES, of which policies if not of all, and of which labels of an axis."""
 
     figure: str
     caption: str
     policies: tuple[str, ...] = ()
+    where: Mapping[str, tuple[str, ...]] = {}
 
 
 class Matrix(Section, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ def read(path: Path) -> Matrix:
     _known(path, "goal: policy", [*named, *(n for p in matrix.plot for n in p.policies)], matrix.policies)
     _known(path, "goal: quantity", (check.quantity for check in checks), QUANTITIES)
     _known(path, "goal: axis", (axis for goal in matrix.goal for axis in goal.where), matrix.axes)
+    _known(path, "plot: axis", (axis for plot in matrix.plot for axis in plot.where), matrix.axes)
     _known(path, "goal: each", (goal.each for goal in matrix.goal if goal.each), matrix.axes)
     _known(path, "tables", matrix.tables, TABLES)
     _known(path, "plot: figure", (plot.figure for plot in matrix.plot), FIGURES)
@@ -88,10 +90,10 @@ def cases(matrix: Matrix, place: str, seconds: float | None = None) -> list[Case
         keys: dict[str, Any] = {}
         for axis, _, value in combination:
             keys |= value if isinstance(value, dict) else {axis: value}
+        description = changed(matrix.scenario, keys, f"{place}: axes")
         if seconds is not None:
-            keys["seconds"] = seconds
-        labels = {axis: label for axis, label, _ in combination}
-        found.append(Case(labels, changed(matrix.scenario, keys, f"{place}: axes")))
+            description = description.cut(seconds)
+        found.append(Case({axis: label for axis, label, _ in combination}, description))
     return found
 
 

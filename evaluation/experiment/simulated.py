@@ -14,7 +14,7 @@ from evaluation.experiment.figures import FIGURES, Drawing
 from evaluation.experiment.finding import Finding, Plot, machine
 from evaluation.experiment.kinds import Options
 from evaluation.experiment.matrix import Matrix, Variant
-from evaluation.experiment.tables import TABLES
+from evaluation.experiment.tables import NEED_SERIES, TABLES
 from evaluation.experiment.trial import Case, Trial
 from evaluation.simulation import contest
 from evaluation.simulation.description import Description
@@ -102,7 +102,8 @@ def play(task: Task) -> list[Played]:
 
 def _tasks(described: Matrix, place: str, index: int, case: Case, folder: Path) -> Iterable[Task]:
     """A process for every policy, but for the best static, which needs to know what ours missed."""
-    with_series = any(FIGURES[plot.figure].needs_series for plot in described.plot)
+    drawn = any(FIGURES[plot.figure].needs_series for plot in described.plot)
+    with_series = drawn or not NEED_SERIES.isdisjoint(described.tables)
     for name in described.policies:
         if name == contest.STATIC_BEST:
             continue
@@ -171,7 +172,8 @@ def _service(service: msgspec.Struct) -> str:
 def _plots(described: Matrix, trials: Sequence[Trial], output: Path, name: str) -> Iterable[Plot]:
     used: Counter[str] = Counter()
     for plot in described.plot:
-        for drawing in FIGURES[plot.figure].draw(trials, plot.policies or described.policies):
+        about = [trial for trial in trials if trial.case.within(plot.where)]
+        for drawing in FIGURES[plot.figure].draw(about, plot.policies or described.policies):
             stem = "-".join(part for part in (name, plot.figure, figures.slug(drawing.of)) if part)
             used[stem] += 1
             file = f"{stem}{f'-{used[stem]}' if used[stem] > 1 else ''}.png"

@@ -9,7 +9,7 @@ from evaluation.experiment.goals import ratio
 from evaluation.experiment.quantity import QUANTITIES
 from evaluation.experiment.trial import Trial
 from evaluation.simulation.contest import BOUND
-from evaluation.simulation.score import Score
+from evaluation.simulation.score import Class, Score
 
 _MISSED_SHARE, _COST = QUANTITIES["missed-share"].of, QUANTITIES["core-seconds-per-on-time"].of
 
@@ -94,6 +94,75 @@ def policies(trials: Sequence[Trial]) -> Table:
     )
 
 
+def totals(trials: Sequence[Trial]) -> Table:
+    """One row for each label of the first axis and policy, over the other axes."""
+    axis = next(iter(trials[0].case.labels), "")
+    rows: list[Sequence[Cell]] = []
+    for label in dict.fromkeys(trial.case.labels.get(axis, "") for trial in trials):
+        about = [trial for trial in trials if trial.case.labels.get(axis, "") == label]
+        for policy in trials[0].scores:
+            found = [trial.scores[policy] for trial in about]
+            tight = sum(score.tight for score in found)
+            row = (
+                label,
+                policy,
+                statistics.fmean(score.mean_cores for score in found),
+                sum(score.requests for score in found),
+                sum(score.avoidable_missed for score in found),
+                100 * max(_MISSED_SHARE(score) for score in found),
+                100 * sum(score.tight_on_time for score in found) / tight if tight else None,
+                _finite(_over_all(found)),
+            )
+            rows.append(_rounded(row))
+    return Table(
+        title=f"By {axis}" if axis else "In total",
+        columns=(
+            axis,
+            "policy",
+            "mean cores",
+            "requests",
+            "avoidable missed",
+            "missed %, worst case",
+            "tight saved %",
+            "core-s per on time",
+        ),
+        rows=rows,
+    )
+
+
+def services(trials: Sequence[Trial]) -> Table:
+    """One row for each case, policy and service."""
+    rows: list[Sequence[Cell]] = []
+    for trial in trials:
+        for policy, found in trial.series.items():
+            for one in found:
+                rest = int((one.on_time + one.late + one.refused)[Class.REST].sum())
+                missed = int(one.avoidable_missed.sum())
+                row = (
+                    *trial.case.labels.values(),
+                    policy,
+                    one.service,
+                    float(one.core_seconds.sum()) / trial.case.description.seconds,
+                    rest,
+                    missed,
+                    100 * missed / rest if rest else None,
+                )
+                rows.append(_rounded(row))
+    return Table(
+        title="By service",
+        columns=(
+            *trials[0].case.labels,
+            "policy",
+            "service",
+            "mean cores",
+            "requests with time enough",
+            "missed of them",
+            "missed %",
+        ),
+        rows=rows,
+    )
+
+
 def cases(trials: Sequence[Trial]) -> Table:
     """One row a case: of each policy the mean cores, and in brackets what it missed."""
     names = list(trials[0].scores)
@@ -129,9 +198,14 @@ def tight(trials: Sequence[Trial]) -> Table:
     )
 
 
+# Those made of series, and not of scores alone.
+NEED_SERIES = frozenset({"services"})
+
 TABLES: dict[str, Callable[[Sequence[Trial]], Table]] = {
     "scores": scores,
     "policies": policies,
+    "totals": totals,
+    "services": services,
     "cases": cases,
     "tight": tight,
 }

@@ -1,6 +1,6 @@
 """The cases of a simulated experiment, and what became of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.simulation.description import Description
@@ -18,6 +18,10 @@ class Case:
     @property
     def name(self) -> str:
         return " · ".join(self.labels.values()) or "all"
+
+    def within(self, where: Mapping[str, Sequence[str]]) -> bool:
+        """Whether its label is among those given, of each axis that is given."""
+        return all(self.labels[axis] in labels for axis, labels in where.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,11 @@ class Description(Section, frozen=True, kw_only=True):
             ),
         )
 
+    def cut(self, seconds: float) -> "Description":
+        """Give the same in a run of another length, without the outages that it does not reach. Raises ConfigError."""
+        reached = tuple(text for text in self.outage if _outages(text)[0].at_s < seconds)
+        return structs.replace(self, seconds=seconds, outage=reached)
+
     def _with(self, described: ServiceDescription) -> "Description":
         """What of this is a service's, its own keys in place."""
         own = {k: v for k, v in structs.asdict(described).items() if v is not None and k != "name"}
@@ -172,10 +177,7 @@ class Description(Section, frozen=True, kw_only=True):
         )
 
     def _outages(self) -> list[Outage]:
-        try:
-            outages = [outage for text in self.outage for outage in Outage.parse(text)]
-        except ValueError as error:
-            raise ConfigError(f"outage: {error}") from error
+        outages = [outage for text in self.outage for outage in _outages(text)]
         for outage in outages:
             if outage.at_s >= self.seconds:
                 raise ConfigError(f"outage: expected it to begin within the {self.seconds:g} s of the run")
@@ -195,6 +197,13 @@ class _Services(Section, frozen=True, kw_only=True):
 def read_services(path: Path) -> tuple[ServiceDescription, ...]:
     """Read a file of `[[service]]`s, one at least. Raises ConfigError."""
     return load(path, _Services).service
+
+
+def _outages(text: str) -> tuple[Outage, ...]:
+    try:
+        return Outage.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"outage: {error}") from error
 
 
 def _mix(name: str, text: str | float, unit: float) -> Mix:

@@ -116,6 +116,12 @@ def test_axes_are_combined_the_last_fastest(toml):
     assert [case.description.slo_ms for case in found] == [1000, "350,1000"] * 2
 
 
+def test_a_first_look_reaches_only_some_outages(toml):
+    toml.write_text(TEXT.replace('arrivals = "constant"', 'outage = ["2:1", "12:1"]'))
+    calm, *_ = matrix.cases(matrix.read(toml), "orders", seconds=10)
+    assert (calm.description.seconds, calm.description.outage) == (10, ("2:1",))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
