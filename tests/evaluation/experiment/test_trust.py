@@ -45,6 +45,8 @@ def test_no_claim_is_made_of_a_busy_host(tmp_path):
     busy = structs.replace(STEADY, host_busy_share=0.97)
     found = trust.compare(SETTINGS, [STEADY, busy], tmp_path, "")
     assert any("in recording 2: no claim" in note for note in found.notes)
+    assert [len(goal.measured.split(", ")) for goal in found.goals] == [1, 1]
+    assert trust.compare(SETTINGS, [busy], tmp_path, "").goals == []
     assert all("recording 1" not in note for note in found.notes)
 
 

@@ -1,8 +1,11 @@
 """Executions under quotas and beside neighbours, by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from dataplane.batcher import Shape
+from evaluation.journal import Journal
 from evaluation.simulation.policies.static import Static
 from evaluation.simulation.run import run
 from evaluation.simulation.score import End, Tally
@@ -31,6 +34,19 @@ def play(one, until):
         one.advance(now)
         one.respeed(len(one.batcher.running))
     return ended
+
+
+def test_a_worker_spends_cpu_on_requests_besides_executions_and_tells_observers_of_both():
+    where = scenario(replace(service([1.0, 2.0], slo_s=10.0), request_cpu_s=0.01))
+    work = where.services[0].truth.noisy(noise(0.0, ()))
+    tally = Tally(where.services[0])
+    one = VirtualWorker(where.services[0], where, batcher(Shape(2, 1, 1)), 2000, tally, work)
+    journal = Journal()
+    one.observers.append(journal)
+    play(one, 5.0)
+    assert one.cpu_s == pytest.approx(0.22)
+    assert [served.latency_s for served in journal.served] == pytest.approx([0.1, 0.1])
+    assert [executed.slot_s for executed in journal.executions] == pytest.approx([0.1, 0.1])
 
 
 def test_an_execution_takes_what_the_truth_says():
