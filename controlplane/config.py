@@ -43,7 +43,7 @@ class Planner(Section, frozen=True, kw_only=True):
     # A changed shape must be worth this much.
     switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
     # Share of a quota that the mean demand may use.
-    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 1.0
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5
@@ -53,7 +53,7 @@ class Governor(Section, frozen=True, kw_only=True):
     """When a plan is put in force: growth at once, a shrink after it held."""
 
     paused: bool = False  # observe and plan only, until resumed
-    shrink_hold_s: Annotated[float, Meta(ge=0)] = 4.0
+    shrink_hold_s: Annotated[float, Meta(ge=0)] = 2.0
     dead_band_millicores: NonNegative = 100
     ack_timeout_s: Seconds = 2.0
     stale_s: Seconds = 3.0  # a worker silent for this long keeps what it has

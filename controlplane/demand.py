@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 HORIZONS_S = (2.0, 20.0)  # a burst shows in the first at once, the second is steady
-# Standard deviations of the estimated rate that are planned for: 90 % one-sided.
-Z = 1.28
 # Standard deviations between the horizons that mean a change: one second in twenty without any.
 CHANGE = 2.0
 BUDGET_HORIZON_S = 5.0  # a network that has got better, or worse, did so a moment ago
@@ -22,8 +20,7 @@ class DemandEstimate:
     """Demand as the planner takes it; rates in requests per second."""
 
     rate: float
-    # Above the true rate with some confidence: what to size for.
-    rate_upper: float
+    rate_error: float  # standard deviation of that estimate
     rows_per_request: float
     # Remaining time at arrival in seconds, ascending, and its share of requests; empty if none is known.
     budgets: tuple[tuple[float, float], ...]
@@ -96,25 +93,26 @@ class Demand:
     def estimate(self) -> DemandEstimate:
         """Give what is believed now."""
         slow = self._requests[-1]
+        believed = self._believed()
+        observed_s = believed.observed_s
         return DemandEstimate(
-            rate=slow.rate,
-            rate_upper=self._rate_upper(),
+            rate=believed.rate,
+            rate_error=math.sqrt(believed.rate / observed_s) if observed_s > 0 else 0.0,
             rows_per_request=max(1.0, self._rows.count / slow.count) if slow.count > 0 else 1.0,
             budgets=self.budgets(),
             dispersion=self._dispersion(),
         )
 
-    def _rate_upper(self) -> float:
-        """The long horizon's upper bound while the short one does not contradict it, else the short one's.
+    def _believed(self) -> _Average:
+        """The long horizon while the short one does not contradict it, else the short one.
 
         So a steady demand is known well, and a changed one, up or down, is believed within seconds.
         """
         fast, slow = self._requests
         if fast.observed_s <= 0:
-            return 0.0
+            return slow
         changed = abs(fast.rate - slow.rate) > CHANGE * math.sqrt(slow.rate / fast.observed_s)
-        believed = fast if changed else slow
-        return believed.rate + Z * math.sqrt(believed.rate / believed.observed_s)
+        return fast if changed else slow
 
     def budgets(self) -> tuple[tuple[float, float], ...]:
         """Remaining budget at arrival as (seconds, share), ascending, at most SUPPORT points."""

@@ -8,6 +8,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_ndtr, ndtr
 
 from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel, stretched_mean, stretched_upper
@@ -150,7 +151,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     """
     demand, model = service.demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
-    row_rate = demand.rate_upper * demand.rows_per_request
+    row_rate = demand.rate * demand.rows_per_request
     overhead_s = service.request_overhead_s / demand.rows_per_request
     longest = max(service.limits.max_batch, request_rows)
     rows = np.arange(1.0, longest + 1)
@@ -178,7 +179,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         for batch in ladder(service.limits.max_batch):
             limit = max(batch, request_rows)
             k = enough if enough <= limit else request_rows + int(np.argmin(load[request_rows - 1 : limit]))
-            served = demand.rate_upper * min(1.0, max_utilisation / max(float(load[k - 1]), 1e-9))
+            served = demand.rate * min(1.0, max_utilisation / max(float(load[k - 1]), 1e-9))
             operations.append(
                 Operation(
                     shape=shape,
@@ -186,7 +187,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
                     rows=k,
                     load=float(load[k - 1]),
                     served=served,
-                    shed=demand.rate_upper - served,
+                    shed=demand.rate - served,
                     mean_s=float(mean_s[k - 1]),
                     spread=float((upper[k - 1] / mean[k - 1] - 1) / NORMAL_95) ** 2,
                     request_rows=request_rows,
@@ -197,41 +198,76 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     return operations
 
 
-def late(demand: DemandEstimate, candidates: Sequence[Operation]) -> list[float]:
-    """Requests per second that arrive to miss their deadline: λ·P(budget < wait + ℓ), for each operation.
+def late(
+    demand: DemandEstimate, candidates: Sequence[Operation], backlog_rows: int = 0, horizon_s: float = 1.0
+) -> list[float]:
+    """Requests per second that arrive to miss their deadline, for each operation, `horizon_s` from now.
 
-    ℓ is the upper quantile. The wait is that of G/G/n, with executions for customers:
-    P(wait > x) = C·exp(−x/w), C = ρ^(√(2(n+1)) − 1), w = ℓ̄/n·(c_a² + c_s²)/2/(1 − ρ). C is Sakasegawa's
-    approximation of the probability that all n are busy ("An approximation formula L_q ≃ α·ρ^β/(1 − ρ)",
-    Ann. Inst. Stat. Math. 29, 1977); C·w is Hopp and Spearman's mean wait ("Factory Physics", ch. 8); and
-    the wait of those who wait is exponential, exactly so in M/M/n and in heavy traffic (Kingman). Executions
-    of g requests each arrive with c_a²/g of the requests' c_a². With all slots busy the wait is not below
-    ℓ̄/2n in the mean, what runs being half done. Nobody waits for a batch to fill. Simulated with Poisson
-    arrivals, c_s = 0.1, 1 to 8 slots and ρ of 0.3 to 0.88 the probability is met within 0.07.
+    That is when the next plan can mend what this one has let happen: a queue that takes longer to build up
+    does no harm. With slack = budget − ℓ, ℓ the upper quantile, and n slots loaded to ρ, a request misses if
 
+    - its slack is negative;
+    - or all slots are busy, P = C = ρ^(√(2(n+1)) − 1), with executions of which not even the first to end
+      does so within the slack: (1 − slack/ℓ̄)ⁿ, their ages being uniform. C is Sakasegawa's approximation
+      ("An approximation formula L_q ≃ α·ρ^β/(1 − ρ)", Ann. Inst. Stat. Math. 29, 1977);
+    - or so much waits that even the best order does not save all, whichever is likelier. Earliest deadline
+      first misses nothing until work exceeds the *mean* slack (Doytchinov, Lehoczky and Shreve, "Real-time
+      queues in heavy traffic with earliest-deadline-first queue discipline", Ann. Appl. Probab. 11, 2001):
+      that of all requests, or that of the most urgent among them, wherever one draws the line.
+
+    The wait of those who wait is a Brownian motion from today's backlog x, with drift μ = ρ − 1 and variance
+    σ² = ℓ̄·(c_a² + c_s²)/n, regulated at zero (Harrison, "Brownian Motion and Stochastic Flow Systems", 1985,
+    §1.8): P(W_t > y) = Φ((x + μt − y)/σ√t) + C·exp(2μy/σ²)·Φ((−x − μt − y)/σ√t), where C, 1 in his, leaves out
+    those who find an idle slot. In the long run that is Hopp and Spearman's mean wait ("Factory Physics",
+    ch. 8) and an exponential tail. What is not known of the rate adds to σ².
+
+    Executions of g requests each arrive with c_a²/g of the requests' c_a². Nobody waits for a batch to fill.
     Budgets that no configuration can meet count for none.
     """
     if not demand.budgets:
         return [0.0] * len(candidates)
     budgets, shares = (np.array(column) for column in zip(*demand.budgets, strict=True))
     fastest = min(candidate.shape.upper_s[candidate.request_rows] for candidate in candidates)
-    shares = shares * (budgets >= fastest)
+    feasible = budgets >= fastest
+    budgets, shares = budgets[feasible], shares[feasible]
+    if not budgets.size:
+        return [0.0] * len(candidates)
 
     def column(values: Iterable[float]) -> NDArray[np.float64]:
         return np.fromiter(values, float, len(candidates))[:, None]
 
     slots = column(o.shape.instances for o in candidates)
-    requests = column(o.rows for o in candidates) / demand.rows_per_request
+    rows = column(o.rows for o in candidates)
     upper = column(o.shape.upper_s[o.rows] for o in candidates)
-    busy = column(o.load * o.served for o in candidates) / max(demand.rate_upper, 1e-9)
-    variation = (demand.dispersion / requests + column(o.spread for o in candidates)) / 2
-    wait = (
-        column(o.mean_s for o in candidates) / slots * np.maximum(variation / np.maximum(1 - busy, 0.01), 0.5)
-    )
-    all_busy = busy ** (np.sqrt(2 * (slots + 1)) - 1)
+    mean = column(o.mean_s for o in candidates)
+    load = column(o.load for o in candidates)
+    variation = demand.dispersion * demand.rows_per_request / rows + column(o.spread for o in candidates)
     slack = budgets - upper
-    late_share = np.where(slack < 0, 1.0, all_busy * np.exp(-np.maximum(slack, 0) / wait))
-    return list((column(o.served for o in candidates)[:, 0] * (late_share @ shares)).tolist())
+    hopeless = np.where(slack < 0, shares, 0.0)
+    living = shares - hopeless
+    slack = np.maximum(slack, 0.0)
+    exponent = np.sqrt(2 * (slots + 1)) - 1
+    all_busy = np.minimum(load, 1.0) ** exponent
+    blocked = all_busy * np.maximum(1 - slack / mean, 0.0) ** slots * living
+
+    # The most urgent, in all cuts of the demand; those too late anyway are in nobody's way.
+    part = np.cumsum(living, axis=1)
+    mean_slack = np.cumsum(living * slack, axis=1) / np.maximum(part, 1e-12)
+    rho = load * part
+    drift = rho - 1
+    doubt = rho * demand.rate_error / max(demand.rate, 1e-9)
+    variance = np.maximum(mean * variation / slots + doubt**2 * horizon_s, 1e-12)
+    backlog = part * backlog_rows * mean / (rows * slots)
+    deviation = np.sqrt(variance * horizon_s)
+    straight = ndtr((backlog + drift * horizon_s - mean_slack) / deviation)
+    regulated = np.exp(
+        2 * drift * mean_slack / variance + log_ndtr((-backlog - drift * horizon_s - mean_slack) / deviation)
+    )
+    waits = np.minimum(straight + np.minimum(rho, 1.0) ** exponent * regulated, 1.0)
+    overtaken = np.max(part * waits, axis=1)
+    share = hopeless.sum(axis=1) + np.maximum(blocked.sum(axis=1), overtaken)
+    served = np.fromiter((o.served for o in candidates), float, len(candidates))
+    return list((served * share).tolist())
 
 
 @dataclass(frozen=True, slots=True)

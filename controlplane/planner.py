@@ -263,9 +263,11 @@ def _menu(service: ServiceState, host_millicores: int, settings: config.Planner)
     """All configurations that no other beats in CPU, memory and cost at once, by rising CPU."""
     candidates = operations(service, host_millicores, settings.max_utilisation)
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
-    miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate_upper, 1.0)
+    miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
+    backlog_rows = sum(rows for _, rows in service.queue)
+    late_rates = late(service.demand, candidates, backlog_rows, settings.interval_s)
     options = []
-    for candidate, late_rate in zip(candidates, late(service.demand, candidates), strict=True):
+    for candidate, late_rate in zip(candidates, late_rates, strict=True):
         configuration = candidate.configuration(service)
         cost = configuration.cpu_millicores + settings.batch_cost_millicores * configuration.max_batch
         if not _same_but_memory(configuration, service.current):

@@ -69,7 +69,7 @@ def reason(assignment: Assignment, worker: Worker) -> str:
         case Bound.FLOOR:
             why = "the least allowed is enough"
         case Bound.THROUGHPUT:
-            why = f"needed to keep up with {estimate.rate_upper:.1f} requests/s"
+            why = f"needed to keep up with {estimate.rate:.1f} requests/s"
         case Bound.QUEUE:
             why = f"{worker.queue_depth} waiting would miss their deadlines with less"
         case Bound.BUDGET:

@@ -71,33 +71,44 @@ class _Work:
 class Batcher:
     """Earliest deadline first over `shape.instances` slots.
 
-    Two lanes: *live* requests can still be on time; *late* ones cannot, and run when no live one waits.
-    No request waits while a slot is idle, except while `hold_until` paces the worker.
+    Three lanes: *live* requests can be on time; *doubtful* ones could if the worker had more, or ran faster,
+    and wait `patience_s` for that before they are given up; *late* ones cannot. Each runs when none waits in
+    the lanes before it. No request waits while a slot is idle, except while `hold_until` paces the worker.
     """
 
-    def __init__(self, shape: Shape, times: ServiceTimes, max_queue: int) -> None:
+    def __init__(self, shape: Shape, times: ServiceTimes, max_queue: int, patience_s: float = 0.0) -> None:
         self.shape = shape
         self.times = times
         self.max_queue = max_queue
+        self.patience_s = patience_s
         self.hold_until = 0.0
         self._live = EdfQueue()
+        self._doubtful = EdfQueue()
         self._late = EdfQueue()
+        # When a doubtful request was so first, and when it would have ended.
+        self._doubted: dict[Request, tuple[float, float]] = {}
         self._running: list[Execution] = []
         self._last_start_at = float("-inf")
         self._busy_seconds = 0.0
         self._busy_since = 0.0
 
     def __repr__(self) -> str:
-        return f"<Batcher live={len(self._live)} late={len(self._late)} running={len(self._running)}>"
+        lanes = f"live={len(self._live)} doubtful={len(self._doubtful)} late={len(self._late)}"
+        return f"<Batcher {lanes} running={len(self._running)}>"
 
     def __len__(self) -> int:
         """Requests that wait."""
-        return len(self._live) + len(self._late)
+        return len(self._live) + len(self._doubtful) + len(self._late)
 
     @property
     def live(self) -> EdfQueue:
         """What waits and can still be on time."""
         return self._live
+
+    @property
+    def doubtful(self) -> EdfQueue:
+        """What waits for the worker to get more."""
+        return self._doubtful
 
     @property
     def late(self) -> EdfQueue:
@@ -111,7 +122,9 @@ class Batcher:
     @property
     def oldest_at(self) -> float | None:
         """Arrival of what has waited longest."""
-        return min((r.arrived_at for lane in (self._live, self._late) for r in lane), default=None)
+        return min(
+            (r.arrived_at for lane in (self._live, self._doubtful, self._late) for r in lane), default=None
+        )
 
     @property
     def acknowledged(self) -> tuple[int, int]:
@@ -130,16 +143,18 @@ class Batcher:
 
     def cancel(self, request: Request) -> bool:
         """The client has gone; False if the request no longer waits."""
-        return self._live.remove(request) or self._late.remove(request)
+        self._doubted.pop(request, None)
+        return any(lane.remove(request) for lane in (self._live, self._doubtful, self._late))
 
     def reshape(self, shape: Shape) -> None:
         """Run what starts from now on under `shape`; what was given up gets another chance."""
         if (shape.instances, shape.threads) != (self.shape.instances, self.shape.threads):
             self.disturb()
         self.shape = shape
-        for request in list(self._late):
-            self._late.remove(request)
-            self._live.add(request)
+        for lane in (self._doubtful, self._late):
+            for request in list(lane):
+                lane.remove(request)
+                self._live.add(request)
 
     def disturb(self) -> None:
         """CPUs or slots have changed: what runs says nothing of how long it takes under either."""
@@ -159,19 +174,22 @@ class Batcher:
         """Expire, start and refuse, in this order, whatever the time has come for."""
         work = _Work()
         self._expire(now, work)
+        self._lose_patience(now, work)
         if now >= self.hold_until:
             while len(self._running) < self.shape.instances and len(self) > 0:
                 self._start_next(now, work)
         self._refuse_hopeless(now, work)
         while len(self) > self.max_queue:
-            self._displace_late(work)
-        distress = work.given_up or self._first_miss(self._live, now, self.times.highs()) is not None
+            self._displace(work)
+        missing = work.given_up or len(self._doubtful) > 0
+        distress = missing or self._first_miss(self._live, now, self.times.highs()) is not None
         return Step(work.start, work.drop, self._wake_at(now), distress)
 
     def _expire(self, now: float, work: _Work) -> None:
         # Not only the head: a deadline may lie before its rank (see deadline.Policy.min_slo_s).
         for request in [r for r in self._live if r.deadline_at <= now]:
             self._live.remove(request)
+            self._doubted.pop(request, None)
             if now < request.expires_at:
                 self._late.add(request)
             else:
@@ -180,19 +198,34 @@ class Batcher:
             self._late.remove(request)
             work.drop.append(Drop(request, Outcome.EXPIRED))
 
+    def _lose_patience(self, now: float, work: _Work) -> None:
+        """Give up what has been doubtful for too long, or cannot be on time any more whatever happens."""
+        for request in list(self._doubtful):
+            if now >= self._doubtful_until(request):
+                _, ends_at = self._doubted[request]
+                self._doubtful.remove(request)
+                self._give_up(request, max(0.0, ends_at - now), work)
+
+    def _doubtful_until(self, request: Request) -> float:
+        since, _ = self._doubted[request]
+        return min(since + self.patience_s, request.deadline_at - self.times.low(request.rows))
+
     def _start_next(self, now: float, work: _Work) -> None:
-        """Fill one idle slot from the live lane, or from the late one where no live request waits."""
+        """Fill one idle slot from the first lane that is not empty."""
         lane, deadline = self._late, float("inf")
-        if len(self._live) > 0:
-            lane, first = self._live, self._live[0]
+        if len(self._live) + len(self._doubtful) > 0:
+            lane = self._live if len(self._live) > 0 else self._doubtful
+            first = lane[0]
             deadline = first.deadline_at
             least = self.times.low(first.rows)
             if now + least > deadline and now - self._last_start_at < _PROBE_INTERVAL_S:
+                lane.remove(first)
                 self._give_up(first, least, work)
                 return
         requests = self._batch(lane, deadline, now)
         for request in requests:
             lane.remove(request)
+            self._doubted.pop(request, None)
         self._account(now)
         rows = sum(request.rows for request in requests)
         execution = Execution(tuple(requests), rows, self.shape, now, self._busy_seconds)
@@ -221,7 +254,7 @@ class Batcher:
                 continue
             if len(batch) == share or rows + request.rows > self.shape.max_batch:
                 break
-            deadline = min(deadline, request.deadline_at) if lane is self._live else deadline
+            deadline = deadline if lane is self._late else min(deadline, request.deadline_at)
             if now + duration(rows + request.rows) > deadline:
                 break
             rows += request.rows
@@ -232,10 +265,10 @@ class Batcher:
         return batch[:best]
 
     def _refuse_hopeless(self, now: float, work: _Work) -> None:
-        """With all slots busy, give up what would end past its deadline if executions take their mean."""
+        """With all slots busy, doubt what would end past its deadline if executions take their mean."""
         while (found := self._first_miss(self._live, now, self.times.means)) is not None:
             miss, ends_in = found
-            self._give_up(self._victim(miss, now), ends_in, work)
+            self._doubt(self._victim(miss, now), now, ends_in, work)
 
     def _victim(self, miss: int, now: float) -> Request:
         """Who makes room for the request at position `miss`.
@@ -279,21 +312,32 @@ class Batcher:
         free_in = free_in[max(0, len(free_in) - self.shape.instances) :]
         return free_in + [hold] * (self.shape.instances - len(free_in))
 
+    def _doubt(self, request: Request, now: float, ends_in: float, work: _Work) -> None:
+        self._live.remove(request)
+        self._doubted.setdefault(request, (now, now + ends_in))
+        if now < self._doubtful_until(request):
+            self._doubtful.add(request)
+        else:
+            self._give_up(request, ends_in, work)
+
     def _give_up(self, request: Request, predicted_s: float, work: _Work) -> None:
         work.given_up = True
-        self._live.remove(request)
+        self._doubted.pop(request, None)
         if request.wants_late:
             self._late.add(request)
         else:
             work.drop.append(Drop(request, Outcome.REFUSED, predicted_s))
 
-    def _displace_late(self, work: _Work) -> None:
-        last = self._late[len(self._late) - 1]
-        self._late.remove(last)
+    def _displace(self, work: _Work) -> None:
+        lane = self._late if len(self._late) > 0 else self._doubtful
+        last = lane[len(lane) - 1]
+        lane.remove(last)
+        self._doubted.pop(last, None)
         work.drop.append(Drop(last, Outcome.QUEUE_FULL))
 
     def _wake_at(self, now: float) -> float | None:
         times = [r.deadline_at for r in self._live] + [r.expires_at for r in self._late]
+        times += [self._doubtful_until(r) for r in self._doubtful]
         if len(self) > 0 and self.hold_until > now:
             times.append(self.hold_until)
         return min(times, default=None)

@@ -38,6 +38,9 @@ class Service(Section, frozen=True, kw_only=True):
     min_slo_ms: NonNegativeMs = 0.0
     # A late answer is not waited for any longer than this after the deadline, whatever grace a client asks for.
     max_grace_ms: NonNegativeMs = 10_000.0
+    # With a control plane, what cannot make its deadline as things are waits so long for the worker to get more
+    # before it is refused: a report, a plan and a resize take about 0.1 s.
+    patience_ms: NonNegativeMs = 250.0
     # Kept back from every deadline for the answer's way home.
     response_margin_ms: NonNegativeMs = 5.0
 

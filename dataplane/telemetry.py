@@ -87,6 +87,8 @@ class Telemetry:
     ) -> control_pb2.Sample:
         """Everything since the last sample, and what waits and runs now."""
         live = [*batcher.live]
+        if len(batcher.doubtful) > 0:  # more would save them
+            live = sorted([*live, *batcher.doubtful], key=lambda request: request.rank_at)
         before = self._resources
         # At some time of this window, unknown which.
         resized = self._resized(resources)

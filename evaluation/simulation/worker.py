@@ -16,6 +16,7 @@ from evaluation.simulation.score import Tally
 from protos import control_pb2
 
 _MAX_QUEUE = 1024  # as in dataplane.config
+_PATIENCE_S = 0.25  # likewise
 _DISTRESS_INTERVAL_S = 0.1  # as in dataplane.uplink
 _NEVER = math.inf
 
@@ -236,4 +237,4 @@ def unknown() -> ServiceTimes:
 
 def batcher(shape: Shape) -> Batcher:
     """Give the batcher of a worker that has just started."""
-    return Batcher(shape, unknown(), _MAX_QUEUE)
+    return Batcher(shape, unknown(), _MAX_QUEUE, _PATIENCE_S)

@@ -18,8 +18,8 @@ def times(*means, spread=0.0):
     )
 
 
-def batcher(instances=1, max_batch=1, service_times=None, max_queue=100):
-    return Batcher(Shape(instances, 1, max_batch), service_times or times(1.0), max_queue)
+def batcher(instances=1, max_batch=1, service_times=None, max_queue=100, patience_s=0.0):
+    return Batcher(Shape(instances, 1, max_batch), service_times or times(1.0), max_queue, patience_s)
 
 
 def add(to, *requests):
@@ -312,3 +312,84 @@ def test_busy_slots_are_a_mean_over_time():
     (short,) = two.step(1.0).start
     assert two.finish(short, 2.0) == 2.0
     assert two.finish(long, 4.0) == pytest.approx(1.25)
+
+
+class TestDoubt:
+    """One slot, busy until 1.0; executions take 0.8 to 1.2."""
+
+    def busy(self, max_queue=100):
+        one = batcher(service_times=times(1.0, spread=0.2), max_queue=max_queue, patience_s=0.25)
+        add(one, request(9.0))
+        [execution] = one.step(0.0).start
+        return one, execution
+
+    def test_what_cannot_make_it_as_things_are_waits_for_more(self):
+        one, _ = self.busy()
+        (doubtful,) = add(one, request(1.9))
+        step = one.step(0.0)
+        assert not step.drop
+        assert step.distress
+        assert step.wake_at == 0.25
+        assert (list(one.live), list(one.doubtful)) == ([], [doubtful])
+        step = one.step(0.25)
+        assert dropped(step) == [(doubtful, Outcome.REFUSED)]
+        assert step.drop[0].predicted_s == pytest.approx(1.75)
+
+    def test_more_slots_save_it(self):
+        one, _ = self.busy()
+        (doubtful,) = add(one, request(1.9))
+        one.step(0.0)
+        one.reshape(Shape(2, 1, 1))
+        assert started(one.step(0.1)) == [[doubtful]]
+
+    def test_so_does_a_slot_that_is_idle_sooner(self):
+        one, execution = self.busy()
+        (doubtful,) = add(one, request(1.1))
+        one.step(0.0)
+        one.finish(execution, 0.2)
+        assert started(one.step(0.2)) == [[doubtful]]
+
+    def test_what_can_make_it_runs_before(self):
+        one, execution = self.busy()
+        _, live = add(one, request(1.1), request(2.5))
+        one.step(0.0)
+        one.finish(execution, 0.2)
+        assert started(one.step(0.2)) == [[live]]
+
+    def test_patience_ends_with_the_last_chance(self):
+        one, _ = self.busy()
+        (doubtful,) = add(one, request(0.9))
+        assert one.step(0.0).wake_at == pytest.approx(0.1)
+        assert dropped(one.step(0.1)) == [(doubtful, Outcome.REFUSED)]
+
+    def test_patience_is_had_once(self):
+        one, _ = self.busy()
+        (doubtful,) = add(one, request(1.9))
+        one.step(0.0)
+        one.reshape(Shape(1, 2, 1))
+        assert not one.step(0.2).drop
+        one.reshape(Shape(1, 1, 1))
+        assert dropped(one.step(0.3)) == [(doubtful, Outcome.REFUSED)]
+
+    def test_with_grace_it_is_late_in_the_end(self):
+        one, _ = self.busy()
+        (doubtful,) = add(one, request(1.9, grace_s=5.0))
+        one.step(0.0)
+        one.step(0.25)
+        assert list(one.late) == [doubtful]
+
+    def test_it_can_be_cancelled(self):
+        one, _ = self.busy()
+        (doubtful,) = add(one, request(1.9))
+        one.step(0.0)
+        assert one.cancel(doubtful)
+        assert not one.cancel(doubtful)
+        assert len(one) == 0
+
+    def test_it_takes_no_place_from_what_can_make_it(self):
+        one, _ = self.busy(max_queue=1)
+        (doubtful,) = add(one, request(1.9))
+        one.step(0.0)
+        (live,) = add(one, request(9.0))
+        assert dropped(one.step(0.0)) == [(doubtful, Outcome.QUEUE_FULL)]
+        assert list(one.live) == [live]

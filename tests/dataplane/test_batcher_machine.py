@@ -27,15 +27,20 @@ ROUNDING_S = 1e-9
 class BatcherMachine(RuleBasedStateMachine):
     """A worker whose executions take 0.2 to 5 times what is predicted."""
 
-    @initialize(shape=shapes, means=st.sampled_from(TABLES), seed=st.integers(0, 2**16))
-    def start(self, shape, means, seed):
+    @initialize(
+        shape=shapes,
+        means=st.sampled_from(TABLES),
+        patience_s=st.sampled_from([0.0, 0.25]),
+        seed=st.integers(0, 2**16),
+    )
+    def start(self, shape, means, patience_s, seed):
         self.now = 0.0
         self.random = random.Random(seed)
         self.max_rows = len(means)
         times = ServiceTimes(
             [ServiceTime(rows, mean, 0.7 * mean, 1.4 * mean) for rows, mean in enumerate(means, start=1)]
         )
-        self.batcher = Batcher(shape, times, MAX_QUEUE)
+        self.batcher = Batcher(shape, times, MAX_QUEUE, patience_s)
         self.waiting = set()
         self.ends = {}  # execution → when
         self.ended = {}  # request → how
@@ -129,37 +134,41 @@ class BatcherMachine(RuleBasedStateMachine):
         """One step, held to everything that the batcher promises."""
         batcher, now = self.batcher, self.now
         live_before = [r for r in batcher.live if r.deadline_at > now]
+        doubtful_before = list(batcher.doubtful)
         running_before = len(batcher.running)
         held = now < batcher.hold_until
         step = batcher.step(now)
-        live, late = list(batcher.live), list(batcher.late)
+        live, doubtful, late = list(batcher.live), list(batcher.doubtful), list(batcher.late)
+        kept = [*live, *doubtful, *late]
         runs = {r for execution in step.start for r in execution.requests}
         drops = {drop.request for drop in step.drop}
 
-        assert len(live) + len(late) <= MAX_QUEUE
+        assert len(kept) <= MAX_QUEUE
         # Nothing is lost: what waited runs, ends, or still waits, and only one of them.
-        assert runs | drops | {*live, *late} == self.waiting
-        assert len(runs) + len(drops) + len(live) + len(late) == len(self.waiting)
+        assert runs | drops | {*kept} == self.waiting
+        assert len(runs) + len(drops) + len(kept) == len(self.waiting)
 
-        given_up = [r for r in live_before if r in late or r in drops]
+        given_up = [r for r in live_before if r in doubtful or r in late or r in drops]
         for drop in step.drop:
             if drop.outcome is Outcome.EXPIRED:
                 assert now >= drop.request.expires_at
             elif drop.outcome is Outcome.QUEUE_FULL:
                 assert drop.request not in live
-                assert len(live) + len(late) == MAX_QUEUE
+                assert len(kept) == MAX_QUEUE
                 assert all(
-                    (drop.request.rank_at, drop.request.sequence) > (r.rank_at, r.sequence) for r in late
+                    (drop.request.rank_at, drop.request.sequence) > (r.rank_at, r.sequence)
+                    for r in late or doubtful
                 )
             else:
                 assert drop.outcome is Outcome.REFUSED
-                assert drop.request in given_up
+                assert drop.request in given_up or drop.request in doubtful_before
                 assert drop.predicted_s is not None
             self.end(drop.request, drop.outcome)
         assert all(r.deadline_at > now for r in live)
+        assert all(r.deadline_at > now for r in doubtful)
         assert all(r.expires_at > now for r in late)
 
-        self.check_starts(step, live_before, live, late)
+        self.check_starts(step, (live_before, doubtful_before), (live, doubtful, late))
         if held:
             assert not step.start
         else:
@@ -169,7 +178,7 @@ class BatcherMachine(RuleBasedStateMachine):
             if not given_up and any(len(execution.requests) > 1 for execution in step.start):
                 assert len(batcher.running) >= batcher.shape.instances, "a batch grew beside an idle slot"
         self.check_refusals(given_up, live)
-        assert step.distress or not given_up
+        assert step.distress or not (given_up or doubtful)
 
         for execution in step.start:
             self.waiting -= set(execution.requests)
@@ -178,11 +187,13 @@ class BatcherMachine(RuleBasedStateMachine):
             self.ends[execution] = now + batcher.times.mean(execution.rows) * actual
         self.wake_at = step.wake_at
         assert (step.wake_at is None) == (not self.waiting)
-        assert all(now < step.wake_at <= r.deadline_at for r in live)
+        assert all(now < step.wake_at <= r.deadline_at for r in [*live, *doubtful])
         versions = [execution.shape.version for execution in batcher.running]
         assert batcher.acknowledged == min(versions, default=batcher.shape.version)
 
-    def check_starts(self, step, live_before, live, late):
+    def check_starts(self, step, before, lanes):
+        live_before, doubtful_before = before
+        live, doubtful, late = lanes
         shape = self.batcher.shape
         assert len(self.batcher.running) <= max(shape.instances, len(self.ends))
         ranks = [[(r.rank_at, r.sequence) for r in e.requests] for e in step.start]
@@ -193,13 +204,17 @@ class BatcherMachine(RuleBasedStateMachine):
             assert execution.rows <= shape.max_batch or execution.requests == (first,)
             assert {r.shape_key for r in execution.requests} == {first.shape_key}
             assert order == sorted(order)
-            lane = live if first in live_before else late
+            # What the step itself has doubted was live before, and so still comes first.
+            lane = live if first in live_before else doubtful if first in doubtful_before else late
+            waited = [*live_before, *doubtful_before]
+            if lane is not live:
+                assert not live, "the others only when nothing that can be on time waits"
             if lane is late:
-                assert not live, "late ones only when nothing that can be on time waits"
+                assert not doubtful, "late ones only when nothing that could be on time waits"
             for left in lane:
                 rank = (left.rank_at, left.sequence)
                 assert rank > order[0], "an earlier deadline was left behind"
-                if left.shape_key == first.shape_key and left in live_before:
+                if left.shape_key == first.shape_key and left in waited:
                     assert rank > order[-1], "an earlier request of equal shape was left behind"
         live_starts = [
             order[0] for e, order in zip(step.start, ranks, strict=True) if e.requests[0] in live_before
