@@ -35,7 +35,7 @@ def _percent(share: float) -> str:
 
 QUANTITIES = {
     "cores": Quantity(lambda score: score.mean_cores, "{:.2f} cores".format),
-    "missed": Quantity(lambda score: score.avoidable_missed, "{:.0f} missed".format),
+    "misses": Quantity(lambda score: score.avoidable_missed, "{:.0f} misses".format),
     "missed-share": Quantity(_missed_share, _percent),
     "tight-saved": Quantity(_tight_saved, _percent),
     "core-seconds-per-on-time": Quantity(_cost, "{:.3f} core-seconds per request on time".format),

@@ -36,8 +36,8 @@ def test_ratios_in_the_median_and_in_total():
     assert found.met
     assert found.measured == "0.88 × the cores of usage-nt in the median"
     assert not check(quantity="cores", to="usage-nt", over="median", at_most=0.87).met
-    assert not check(quantity="missed", to="usage-nt", over="total", at_most=1.9).met
-    assert check(quantity="missed", to="usage-nt", over="total", at_most=2).met
+    assert not check(quantity="misses", to="usage-nt", over="total", at_most=1.9).met
+    assert check(quantity="misses", to="usage-nt", over="total", at_most=2).met
 
 
 def test_below_excludes_the_bound_itself():
@@ -49,29 +49,29 @@ def test_ratios_of_nothing():
     assert ratio(0, 0) == 1
     assert ratio(1, 0) == math.inf
     assert ratio(1, 2) == 0.5
-    assert check([CALM], quantity="missed", policy="fa2", to="sponge", at_least=15).met
-    assert not check([BURST], quantity="missed", policy="sponge", to="fa2", at_most=0).met
+    assert check([CALM], quantity="misses", policy="fa2", to="sponge", at_least=15).met
+    assert not check([BURST], quantity="misses", policy="sponge", to="fa2", at_most=0).met
 
 
 def test_where_and_when_choose_the_cases():
     cores = Check(quantity="cores", at_most=3)
     assert only(all=(cores,), where={"demand": ("calm",)}).met
     assert not only(all=(cores,), where={"demand": ("burst",)}).met
-    many = Check(quantity="missed", policy="fa2", at_least=200)
+    many = Check(quantity="misses", policy="fa2", at_least=200)
     assert not only(all=(cores,), when=many).met
-    none = Check(quantity="missed", policy="fa2", at_least=1000)
+    none = Check(quantity="misses", policy="fa2", at_least=1000)
     assert only(all=(cores,), when=none).measured == "in no case"
 
 
 def test_one_of_either_is_enough_and_all_of_all_are_needed():
     cheap = Check(quantity="cores", to="usage-nt", at_most=0.8)
-    no_more = Check(quantity="missed", to="usage-nt", at_most=1)
+    no_more = Check(quantity="misses", to="usage-nt", at_most=1)
     assert only([CALM], all=(cheap, no_more)).met
     assert not only([BURST], all=(cheap, no_more)).met
-    many = Check(quantity="missed", policy="fa2", at_least=1)
+    many = Check(quantity="misses", policy="fa2", at_least=1)
     found = only([BURST], either=((cheap, no_more), (many,)))
     assert found.met
-    assert found.measured == ("1.00 × the cores of usage-nt, 2.00 × the missed of usage-nt; or 300 missed")
+    assert found.measured == ("1.00 × the cores of usage-nt, 2.00 × the misses of usage-nt; or 300 misses")
 
 
 def test_a_goal_for_every_label_of_an_axis():
