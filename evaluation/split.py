@@ -76,7 +76,8 @@ def shaped(state: ServiceState, millicores: int) -> Configuration:
 
 def _state(subject: Subject, rate: float, trace: BandwidthTrace, allowed: Limits) -> ServiceState:
     demand = DemandEstimate(rate, rate, 1.0, _budgets(subject, trace), 1.0)
-    return ServiceState(subject.name, _latency(subject), demand, allowed)
+    overhead_s = subject.request_cpu_s - subject.row_cpu_s
+    return ServiceState(subject.name, _latency(subject), demand, allowed, request_overhead_s=overhead_s)
 
 
 def _latency(subject: Subject) -> LatencyModel:
