@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import docker
 from docker.errors import DockerException, ImageNotFound, NotFound
@@ -23,11 +23,14 @@ from evaluation.bench import cpu
 from evaluation.fleet import ControlSpec, WorkerSpec
 from evaluation.process import StartError, serving
 
+T = TypeVar("T")
+
 CONTROL_IMAGE, WORKER_IMAGE = "sponge-control", "sponge-worker"
 _CONTROL_PORT, _WORKER_PORT = 8500, 8001
 _LOOPBACK = "127.0.0.1"
 _SOCKET = "/var/run/docker.sock"
 _STOP_S = 15
+_ENGINE_TIMEOUT_S = 60
 # As in compose.yaml.
 _HARDENED: Mapping[str, Any] = {
     "read_only": True,
@@ -74,6 +77,7 @@ class Containers:
         self._project = f"sponge-bench-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._engine: docker.DockerClient | None = None
         self._started: list[_Started] = []
+        self._calls: set[asyncio.Future[Any]] = set()
         self._stack = contextlib.AsyncExitStack()
         self._admin: Admin | None = None
         self.addresses: Mapping[str, str] = {}
@@ -113,9 +117,9 @@ class Containers:
 
     async def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._engine = await asyncio.to_thread(docker.from_env, timeout=60)
+        self._engine = await self._call(docker.from_env, timeout=_ENGINE_TIMEOUT_S)
         labels = {PROJECT: self._project}
-        await asyncio.to_thread(self._engine.networks.create, self._project, labels=labels)
+        await self._call(self._engine.networks.create, self._project, labels=labels)
         actuator = f'kind = "docker"\ncompose_project = "{self._project}"\n'
         self._configure(
             "control",
@@ -160,6 +164,13 @@ class Containers:
             cpu_quota=spec.start.cpu_millicores * fleet.PERIOD_US // 1000,
         )
 
+    async def _call(self, call: Callable[..., T], *words: Any, **more: Any) -> T:
+        """Call the engine in a thread, which nobody can cancel: `_stop` waits for what is under way."""
+        calling = asyncio.ensure_future(asyncio.to_thread(call, *words, **more))
+        self._calls.add(calling)
+        calling.add_done_callback(self._calls.discard)
+        return await asyncio.shield(calling)
+
     def _configure(self, name: str, text: str) -> None:
         """Write a configuration where a container that is not root can read it."""
         folder = self._directory / name
@@ -170,10 +181,10 @@ class Containers:
         path.chmod(0o644)
 
     async def _run(self, name: str, image: str, **how: Any) -> _Started:
-        """Start a container that the others find as `name`; it is known, to be removed, before it runs."""
+        """Start a container that the others find as `name`; its label is enough for its removal."""
         engine = self._engine
         assert engine is not None
-        created = await asyncio.to_thread(
+        created = await self._call(
             engine.containers.create,
             image,
             name=f"{self._project}-{name}",
@@ -184,7 +195,7 @@ class Containers:
         )
         started = _Started(name, created)
         self._started.append(started)
-        await asyncio.to_thread(created.start)
+        await self._call(created.start)
         return started
 
     async def _published(self, started: _Started, port: int) -> str:
@@ -196,6 +207,7 @@ class Containers:
         return f"{_LOOPBACK}:{binding['HostPort']}"
 
     async def _stop(self) -> None:
+        await asyncio.gather(*self._calls, return_exceptions=True)
         if self._admin is not None:
             await self._admin.aclose()
         if self._engine is not None:
