@@ -75,7 +75,7 @@ def shaped(state: ServiceState, millicores: int) -> Configuration:
 
 
 def _state(subject: Subject, rate: float, trace: BandwidthTrace, allowed: Limits) -> ServiceState:
-    demand = DemandEstimate(rate, rate, 1.0, _budgets(subject, trace), 1.0)
+    demand = DemandEstimate(rate, 0.0, 1.0, _budgets(subject, trace), 1.0)
     overhead_s = subject.request_cpu_s - subject.row_cpu_s
     return ServiceState(subject.name, _latency(subject), demand, allowed, request_overhead_s=overhead_s)
 

@@ -32,7 +32,7 @@ class Paper:
     section 3: one execution at a time on c cores, the largest allocation where nothing is feasible. With
     `instances`, on n executions of one thread: ⌈⌈λ/b⌉/n⌉·ℓ(b, 1).
 
-    λ is the rate that our planner sizes for (the authors take it from their configuration), ℓ the 95 % quantile
+    λ is the rate that our planner believes in (the authors take it from their configuration), ℓ the 95 % quantile
     of its latency model under the quota, and SLO − cl_max the shortest budget on arrival of late. In its favour:
     budgets that no allocation can meet are left out, and a service whose SLO is below a second is held to the
     arrivals of one SLO: with those of a second nothing would ever be feasible.
@@ -62,7 +62,7 @@ class Paper:
         fastest_s = min(_latency_s(service, *shape, 1) for shape in allowed)
         budgets = [budget_s for budget_s, _ in service.demand.budgets]
         within_s = _SLO_SHARE * min((b for b in budgets if b >= fastest_s), default=_PERIOD_S)
-        burst = service.demand.rate_upper * min(_PERIOD_S, max(budgets, default=_PERIOD_S))
+        burst = service.demand.rate * min(_PERIOD_S, max(budgets, default=_PERIOD_S))
         for millicores, instances, threads in allowed:
             for batch in range(1, service.limits.max_batch + 1):
                 rounds = math.ceil(math.ceil(burst / batch) / instances)

@@ -132,7 +132,7 @@ def _service(name: str, millicores: float, waiting: int, random: np.random.Gener
         latency=_profiled(work_s, random),
         demand=DemandEstimate(
             rate=rate,
-            rate_upper=1.15 * rate,
+            rate_error=0.1 * rate,
             rows_per_request=1.0,
             budgets=tuple((float(budget), 0.05) for budget in np.linspace(0.2, 0.97, 20) * slo_s),
             dispersion=float(random.uniform(1, 2)),

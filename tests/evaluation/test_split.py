@@ -65,7 +65,7 @@ def state(rate, row_s=0.05, slo_s=1.0, cpus=4):
     model = LatencyModel()
     for _ in range(16):
         model.record(1, 1, row_s, 1.0, 0.0)
-    demand = DemandEstimate(rate, rate, 1.0, ((slo_s, 1.0),), 1.0)
+    demand = DemandEstimate(rate, 0.0, 1.0, ((slo_s, 1.0),), 1.0)
     return ServiceState("vision", model, demand, split.limits(300, 1000 * cpus))
 
 

@@ -26,7 +26,7 @@ def linear(row_s: float) -> LatencyModel:
 
 
 def service(rate=10.0, budgets=((0.8, 0.5), (1.0, 0.5)), row_s=0.1, used=0.0, limits=LIMITS, name="vision"):
-    demand = DemandEstimate(rate, rate, 1.0, budgets, 1.0)
+    demand = DemandEstimate(rate, 0.0, 1.0, budgets, 1.0)
     return ServiceState(name, linear(row_s), demand, limits, cores_used=used)
 
 
