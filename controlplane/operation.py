@@ -1,6 +1,7 @@
 """How a worker would run under each configuration it may have: load, waits, and what becomes of its queue."""
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -128,17 +129,16 @@ class Operation:
     spread: float  # squared coefficient of variation of that
     request_rows: int
 
+    def memory_bytes(self, service: ServiceState) -> int:
+        """What it needs in `service`."""
+        needed = service.memory_base_bytes + service.memory_per_row_bytes * self.shape.instances * self.batch
+        return max(needed, service.memory_peak_bytes)
+
     def configuration(self, service: ServiceState) -> Configuration:
         """Give it with the memory that it needs in `service`."""
-        memory = service.memory_base_bytes + service.memory_per_row_bytes * self.shape.instances * self.batch
         shape = self.shape
-        return Configuration(
-            shape.millicores,
-            shape.instances,
-            shape.threads,
-            self.batch,
-            max(memory, service.memory_peak_bytes),
-        )
+        memory = self.memory_bytes(service)
+        return Configuration(shape.millicores, shape.instances, shape.threads, self.batch, memory)
 
 
 def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> list[Operation]:
@@ -158,13 +158,15 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     model.table(service.limits.max_threads, longest)  # the largest first: one fit is enough for all
     kappa = model.kappa
     single = np.array(model.table(1, longest).mean[1:])
-    tables: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    operations = []
-    for millicores, instances, threads in shapes(service.limits, host_millicores):
-        if threads not in tables:
-            table = model.table(threads, longest)
-            tables[threads] = np.array(table.mean[1:]), np.array(table.upper[1:])
-        mean, upper = tables[threads]
+    batches = ladder(service.limits.max_batch)
+    sizes = range(request_rows, longest + 1)
+    found = []
+    # All shapes of as many threads at once: an array for each takes several times what a row of a larger one does.
+    for threads, group in itertools.groupby(shapes(service.limits, host_millicores), lambda shape: shape[2]):
+        same = list(group)
+        table = model.table(threads, longest)
+        mean, upper = np.array(table.mean[1:]), np.array(table.upper[1:])
+        millicores, instances, _ = np.array(same).T[:, :, None]
         contention = 1 + kappa * (instances - 1)
         runnable = instances * threads
         mean_s = stretched_mean(mean * contention, runnable, millicores)
@@ -172,30 +174,39 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         # Threads divide the work and add none, but for what they wait for each other.
         cpu_s = np.minimum(single, threads * mean) * contention / rows + overhead_s
         load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
-        shape = Shape(millicores, instances, threads, [0.0, *upper_s.tolist()])
-        fitting = np.flatnonzero(load[request_rows - 1 :] <= max_utilisation)
-        enough = request_rows + int(fitting[0]) if fitting.size else longest + 1
         cheapest = int(np.argmin(mean / rows)) + 1
-        for batch in ladder(service.limits.max_batch):
-            limit = max(batch, request_rows)
-            k = enough if enough <= limit else request_rows + int(np.argmin(load[request_rows - 1 : limit]))
-            served = demand.rate * min(1.0, max_utilisation / max(float(load[k - 1]), 1e-9))
-            operations.append(
-                Operation(
-                    shape=shape,
-                    batch=batch,
-                    rows=k,
-                    load=float(load[k - 1]),
-                    served=served,
-                    shed=demand.rate - served,
-                    mean_s=float(mean_s[k - 1]),
-                    spread=float((upper[k - 1] / mean[k - 1] - 1) / NORMAL_95) ** 2,
-                    request_rows=request_rows,
+        spread = (((upper / mean - 1) / NORMAL_95) ** 2).tolist()
+        limits = batches[: next((i for i, b in enumerate(batches) if b >= cheapest), len(batches) - 1) + 1]
+        for (quota, slots, _), means, uppers, loads in zip(
+            same, mean_s.tolist(), upper_s.tolist(), load.tolist(), strict=True
+        ):
+            shape = Shape(quota, slots, threads, [0.0, *uppers])
+            enough = next((k for k in sizes if loads[k - 1] <= max_utilisation), longest + 1)
+            for batch in limits:
+                limit = max(batch, request_rows)
+                k = enough
+                if enough > limit:
+                    k = request_rows + _least(loads[request_rows - 1 : limit])
+                served = demand.rate * min(1.0, max_utilisation / max(loads[k - 1], 1e-9))
+                found.append(
+                    Operation(
+                        shape=shape,
+                        batch=batch,
+                        rows=k,
+                        load=loads[k - 1],
+                        served=served,
+                        shed=demand.rate - served,
+                        mean_s=means[k - 1],
+                        spread=spread[k - 1],
+                        request_rows=request_rows,
+                    )
                 )
-            )
-            if batch >= cheapest:
-                break
-    return operations
+    return found
+
+
+def _least(values: Sequence[float]) -> int:
+    """Index of the first of the least."""
+    return min(range(len(values)), key=values.__getitem__)
 
 
 def late(

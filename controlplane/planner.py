@@ -266,43 +266,45 @@ def _menu(service: ServiceState, host_millicores: int, settings: config.Planner)
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
     backlog_rows = sum(rows for _, rows in service.queue)
     late_rates = late(service.demand, candidates, backlog_rows, settings.interval_s)
-    options = []
+    current = service.current and _shape(service.current)
+    costs = []
     for candidate, late_rate in zip(candidates, late_rates, strict=True):
-        configuration = candidate.configuration(service)
-        cost = configuration.cpu_millicores + settings.batch_cost_millicores * configuration.max_batch
-        if not _same_but_memory(configuration, service.current):
+        shape = candidate.shape
+        cost = shape.millicores + settings.batch_cost_millicores * candidate.batch
+        if (shape.millicores, shape.instances, shape.threads, candidate.batch) != current:
             cost += settings.switch_cost_millicores
-        cost += miss_cost * (candidate.shed + late_rate)
-        options.append(_Option(configuration, cost, candidate.load, candidate.shed, late_rate))
+        costs.append(cost + miss_cost * (candidate.shed + late_rate))
     order = sorted(
-        range(len(options)),
-        key=lambda i: (options[i].configuration.cpu_millicores, options[i].cost, candidates[i].shape.threads),
+        range(len(candidates)),
+        key=lambda i: (candidates[i].shape.millicores, costs[i], candidates[i].shape.threads),
     )
     # What even the largest would miss is not held against the others.
     queue = Queue.of(service)
-    most = options[order[-1]].configuration.cpu_millicores
+    most = candidates[order[-1]].shape.millicores
     lost = min(queue.misses(c.shape, c.batch) for c in candidates if c.shape.millicores == most)
     menu: list[_Option] = []
-    for index in order:
-        option, candidate = options[index], candidates[index]
-        if _beaten(option, menu):  # even if it missed nothing of the queue: spares most of the checks
+    for index in order:  # most are beaten, and never become an option
+        candidate, cost = candidates[index], costs[index]
+        memory = candidate.memory_bytes(service)
+        if _beaten(cost, memory, menu):  # even if it missed nothing of the queue: spares most of the checks
             continue
         queued = max(0, queue.misses(candidate.shape, candidate.batch) - lost)
-        if queued:
-            option = replace(option, cost=option.cost + miss_cost * queued, queued=queued)
-            if _beaten(option, menu):
-                continue
+        cost += miss_cost * queued
+        if queued and _beaten(cost, memory, menu):
+            continue
+        option = _Option(
+            candidate.configuration(service), cost, candidate.load, candidate.shed, late_rates[index], queued
+        )
         menu.append(option)
     return menu
 
 
-def _beaten(option: _Option, menu: Sequence[_Option]) -> bool:
-    memory, cost = option.configuration.memory_bytes, option.cost
-    return any(o.cost <= cost and o.configuration.memory_bytes <= memory for o in menu)
+def _beaten(cost: float, memory_bytes: int, menu: Sequence[_Option]) -> bool:
+    return any(option.cost <= cost and option.configuration.memory_bytes <= memory_bytes for option in menu)
 
 
-def _same_but_memory(a: Configuration, b: Configuration | None) -> bool:
-    return b is not None and replace(b, memory_bytes=a.memory_bytes) == a
+def _shape(of: Configuration) -> tuple[int, int, int, int]:
+    return of.cpu_millicores, of.instances, of.threads, of.max_batch
 
 
 def _explain(option: _Option, menu: Sequence[_Option], crowded: bool) -> Assignment:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from controlplane.config import Config, ServicePolicy
 from controlplane.latency import stretched_mean, stretched_upper
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
@@ -83,18 +85,19 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
     """A directive with the service times that its allocation should give."""
     allocation = action.allocation
     table = worker.latency.table(allocation.threads, allocation.max_batch)
-    runnable = allocation.instances * allocation.threads
+    runnable, millicores = allocation.instances * allocation.threads, allocation.cpu_millicores
     crowd = 1 + worker.latency.kappa * (allocation.instances - 1)
+    mean_s = stretched_mean(np.array(table.mean) * crowd, runnable, millicores)
+    upper_s = stretched_upper(np.array(table.upper) * crowd, runnable, millicores, period_s)
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
         allocation=allocation_message(allocation),
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * stretched_mean(table.mean[rows] * crowd, runnable, allocation.cpu_millicores),
+                mean_ms=1000 * float(mean_s[rows]),
                 low_ms=1000 * table.low[rows],
-                high_ms=1000
-                * stretched_upper(table.upper[rows] * crowd, runnable, allocation.cpu_millicores, period_s),
+                high_ms=1000 * float(upper_s[rows]),
             )
             for rows in range(1, allocation.max_batch + 1)
         ],

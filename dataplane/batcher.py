@@ -178,11 +178,9 @@ class Batcher:
         if now >= self.hold_until:
             while len(self._running) < self.shape.instances and len(self) > 0:
                 self._start_next(now, work)
-        self._refuse_hopeless(now, work)
+        distress = self._doubt_hopeless(now, work)
         while len(self) > self.max_queue:
             self._displace(work)
-        missing = work.given_up or len(self._doubtful) > 0
-        distress = missing or self._first_miss(self._live, now, self.times.highs()) is not None
         return Step(work.start, work.drop, self._wake_at(now), distress)
 
     def _expire(self, now: float, work: _Work) -> None:
@@ -264,13 +262,25 @@ class Batcher:
                 best, best_cost = len(batch), cost
         return batch[:best]
 
-    def _refuse_hopeless(self, now: float, work: _Work) -> None:
-        """With all slots busy, doubt what would end past its deadline if executions take their mean."""
-        while (found := self._first_miss(self._live, now, self.times.means)) is not None:
-            miss, ends_in = found
-            self._doubt(self._victim(miss, now), now, ends_in, work)
+    def _doubt_hopeless(self, now: float, work: _Work) -> bool:
+        """With all slots busy, doubt what would end past its deadline if executions take their mean.
 
-    def _victim(self, miss: int, now: float) -> Request:
+        Tells whether anything is doubtful or given up, or would be if they took their upper quantile.
+        """
+        if len(self._live) > 0:
+            free_in = self._free_in(now)
+            highs = self.times.highs()
+            alone = self.times.best_batch(self.shape.max_batch) == 1
+            if not alone or self._first_miss(self._live, free_in, now, highs) is not None:
+                while (found := self._first_miss(self._live, free_in, now, self.times.means)) is not None:
+                    miss, ends_in = found
+                    self._doubt(self._victim(miss, free_in, now), now, ends_in, work)
+                if self._first_miss(self._live, free_in, now, highs) is not None:
+                    return True
+            # Else one by one, where shorter executions end no later, all are on time under the mean as well.
+        return work.given_up or len(self._doubtful) > 0
+
+    def _victim(self, miss: int, free_in: Sequence[float], now: float) -> Request:
         """Who makes room for the request at position `miss`.
 
         One of lower priority that is served before it, if it can make it without those; otherwise it goes
@@ -282,18 +292,20 @@ class Batcher:
         if not weaker:
             return missing
         rest = [request for request in ahead if request.priority >= missing.priority]
-        if self._first_miss([*rest, missing], now, self.times.means) is not None:
+        if self._first_miss([*rest, missing], free_in, now, self.times.means) is not None:
             return missing
         return min(reversed(weaker), key=lambda request: request.priority)
 
     def _first_miss(
-        self, waiting: Collection[Request], now: float, service_time: Sequence[float]
+        self,
+        waiting: Collection[Request],
+        free_in: Sequence[float],
+        now: float,
+        service_time: Sequence[float],
     ) -> tuple[int, float] | None:
         """Position and completion (from now) of the first request that would end past its deadline."""
-        if not waiting:
-            return None
         batch = self.times.best_batch(self.shape.max_batch)
-        ends = edf.completions(self._free_in(now), [r.rows for r in waiting], service_time, batch)
+        ends = edf.completions(free_in, [r.rows for r in waiting], service_time, batch)
         for index, (request, end) in enumerate(zip(waiting, ends, strict=True)):
             if now + end > request.deadline_at:
                 return index, end
@@ -302,12 +314,13 @@ class Batcher:
     def _free_in(self, now: float) -> list[float]:
         """Seconds until each slot can start an execution."""
         hold = max(0.0, self.hold_until - now)
-        # What has run for longer than predicted is as good as a tenth of an execution from its end.
-        free_in = sorted(
-            max(hold, mean - (now - execution.started_at), 0.1 * mean)
-            for execution in self._running
-            for mean in [self.times.mean(execution.rows)]
-        )
+        means, known = self.times.means, len(self.times.means)
+        free_in = []
+        for execution in self._running:
+            mean = means[execution.rows] if execution.rows < known else self.times.mean(execution.rows)
+            # What has run for longer than predicted is as good as a tenth of an execution from its end.
+            free_in.append(max(hold, mean - (now - execution.started_at), 0.1 * mean))
+        free_in.sort()
         # After a shrink more run than there are instances; those that end first free no slot.
         free_in = free_in[max(0, len(free_in) - self.shape.instances) :]
         return free_in + [hold] * (self.shape.instances - len(free_in))

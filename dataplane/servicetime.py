@@ -54,7 +54,8 @@ class ServiceTimes:
         self._mean_ratio = 1.0
         self._low_ratio: float | None = None
         self._high_ratio: float | None = None
-        self._means: list[float] = []
+        # Every size up to the largest of the table.
+        self._listed = [self._predicted(rows) for rows in range(1, self._table[-1].rows + 1)]
         self._best_batches: dict[int, int] = {}
         self._derive()
 
@@ -85,7 +86,9 @@ class ServiceTimes:
 
     def high(self, rows: int) -> float:
         """Seconds that 95 % of executions do not exceed."""
-        predicted = self._predicted(rows)
+        return self._highs[rows] if rows < len(self._highs) else self._high(self._predicted(rows))
+
+    def _high(self, predicted: ServiceTime) -> float:
         if self._high_ratio is None:
             return predicted.high_s * max(1.0, self._mean_ratio)
         return predicted.mean_s * max(self._high_ratio, self._mean_ratio)
@@ -95,9 +98,9 @@ class ServiceTimes:
         """Mean by rows up to the largest size predicted; index 0 is unused."""
         return self._means
 
-    def highs(self) -> list[float]:
+    def highs(self) -> Sequence[float]:
         """95 % quantile by rows, as `means`."""
-        return [0.0, *(self.high(rows) for rows in range(1, len(self._means)))]
+        return self._highs
 
     def best_batch(self, limit: int) -> int:
         """The batch size up to `limit` with the least time per row; the smallest of equals."""
@@ -108,8 +111,8 @@ class ServiceTimes:
         return best
 
     def _derive(self) -> None:
-        last = self._table[-1].rows
-        self._means = [0.0, *(self._predicted(rows).mean_s * self._mean_ratio for rows in range(1, last + 1))]
+        self._means = [0.0, *(entry.mean_s * self._mean_ratio for entry in self._listed)]
+        self._highs = [0.0, *map(self._high, self._listed)]
 
     def _predicted(self, rows: int) -> ServiceTime:
         """Interpolate linearly between the sizes of the table; beyond its ends a row costs the same."""

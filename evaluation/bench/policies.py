@@ -8,6 +8,8 @@ cores of the originals a small host has too few to choose from.
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from controlplane.config import Governor, Planner
 from controlplane.latency import stretched_upper
 from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes
@@ -116,7 +118,8 @@ def _latency_s(service: ServiceState, millicores: int, instances: int, threads: 
     """95 % quantile of an execution under a quota, all slots busy."""
     table = service.latency.table(threads, service.limits.max_batch)
     crowd = 1 + service.latency.kappa * (instances - 1)
-    return stretched_upper(table.upper[rows] * crowd, instances * threads, millicores, service.period_s)
+    work_s = np.array(table.upper[rows] * crowd)
+    return float(stretched_upper(work_s, instances * threads, millicores, service.period_s))
 
 
 def _fitting(millicores: int, most: int) -> int:
