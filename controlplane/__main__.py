@@ -54,7 +54,10 @@ async def serve(config: Config, store: Store, decide: Planner = planner.plan) ->
     clock = time.monotonic
     registry = CollectorRegistry()
     fleet = Fleet(
-        host_millicores(config), host_memory_bytes(config), config.planner.request_overhead_ms / 1000
+        host_millicores(config),
+        host_memory_bytes(config),
+        config.planner.request_overhead_ms / 1000,
+        config.planner.latency_quantile,
     )
     fleet.policies.update(config.services)
     fleet.paused = config.governor.paused

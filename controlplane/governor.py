@@ -74,6 +74,15 @@ class Governor:
         return None
 
 
+def rest_s(host_full: bool) -> float:
+    """How long after a plan the next may follow, whatever distress there is.
+
+    Distress that no plan can help must not keep the planner busy. On a full host a plan can only take from one what
+    it gives to another, and back.
+    """
+    return 0.25 if host_full else 0.05
+
+
 def crowded(changes: Iterable[tuple[Allocation, Allocation]], millicores: int) -> bool:
     """Whether growing at once and shrinking later would promise more than there is.
 

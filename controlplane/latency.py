@@ -39,7 +39,7 @@ ALONE = 1.2  # up to so many busy slots an execution counts as undisturbed
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """Work by rows for one thread count, undisturbed: mean, 95 % and 5 % quantile; index 0 is unused."""
+    """Work by rows for one thread count, undisturbed: mean, upper and 5 % quantile; index 0 is unused."""
 
     mean: tuple[float, ...]
     upper: tuple[float, ...]
@@ -89,10 +89,11 @@ class LatencyModel:
     The curve is ℓ(b, t) = (γb + ε)/t + δb + η with coefficients ≥ 0: Amdahl's law in t, a fixed and a
     per-row part in each of its terms. A cell (b, t) with enough executions speaks for itself, one with fewer
     is drawn towards the curve, and the curve alone speaks for the rest. The result rises with rows and falls
-    with threads.
+    with threads. `quantile` is that of the upper estimate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quantile: float = UPPER) -> None:
+        self.quantile = quantile
         self._cells: dict[tuple[int, int], _Cell] = {}
         self._now = -math.inf
         self._fitted: _Fitted | None = None
@@ -103,7 +104,7 @@ class LatencyModel:
 
     def snapshot(self) -> "LatencyModel":
         """Give a copy that later samples do not change, for use in another thread."""
-        copy = LatencyModel()
+        copy = LatencyModel(self.quantile)
         copy._cells = {
             key: _Cell(cell.work.copy(), cell.busy.copy(), cell.at.copy())
             for key, cell in self._cells.items()
@@ -145,7 +146,7 @@ class LatencyModel:
         return float(self._fit(rows, threads).mean[threads - 1, rows - 1])
 
     def upper(self, rows: int, threads: int) -> float:
-        """Work that 95 % of executions do not exceed."""
+        """Work that a share of `quantile` of executions does not exceed."""
         return float(self._fit(rows, threads).upper[threads - 1, rows - 1])
 
     def low(self, rows: int, threads: int) -> float:
@@ -180,7 +181,8 @@ class LatencyModel:
             total = float(weight.sum())
             if total < 1e-3:  # ten half-lives ago, and not seen since
                 continue
-            mean, upper, low = _summary(np.array(cell.work) / (1 + kappa * (np.array(cell.busy) - 1)), weight)
+            alone = np.array(cell.work) / (1 + kappa * (np.array(cell.busy) - 1))
+            mean, upper, low = _summary(alone, weight, self.quantile)
             trust = min(1.0, total / ENOUGH)
             keys.append(key)
             weights.append(trust)
@@ -221,7 +223,7 @@ class LatencyModel:
             if beside.all() or not beside.any():
                 continue
             work, weight = np.array(cell.work), cell.weights(self._now)
-            alone, _, _ = _summary(work[~beside], weight[~beside])
+            alone, _, _ = _summary(work[~beside], weight[~beside], self.quantile)
             x = busy[beside] - 1
             y = np.clip(work[beside] / alone - 1, -1.0, x)  # κ is at most 1, also for outliers
             # A cell that has hardly run alone has little to compare with.
@@ -295,8 +297,10 @@ def _surface(
     return surface
 
 
-def _summary(work: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean, upper and low quantile of weighted samples, with outliers cut."""
+def _summary(
+    work: NDArray[np.float64], weight: NDArray[np.float64], upper: float
+) -> tuple[float, float, float]:
+    """Mean, `upper` and low quantile of weighted samples, with outliers cut."""
     order = np.argsort(work)
     work, weight = work[order], weight[order]
     cumulative = np.cumsum(weight) / weight.sum()
@@ -307,7 +311,7 @@ def _summary(work: NDArray[np.float64], weight: NDArray[np.float64]) -> tuple[fl
 
     regular = quantile(max(0.0, 1 - max(OUTLIER_SHARE, 2 / len(work))))
     work = np.minimum(work, OUTLIER_RATIO * regular)
-    return float(np.average(work, weights=weight)), quantile(UPPER), quantile(LOW)
+    return float(np.average(work, weights=weight)), quantile(upper), quantile(LOW)
 
 
 def stretched_mean(work_s: Floats, runnable: int | Integers, millicores: int | Integers) -> Floats:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from controlplane import planner, status
+from controlplane import governor, planner, status
 from controlplane.actuators import ActuationError, Actuator
 from controlplane.config import Config
 from controlplane.governor import Governor, crowded
@@ -21,8 +21,6 @@ from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, 
 from controlplane.store import Decision, Store
 from protos import control_pb2
 
-# Distress of a worker that a plan cannot help would otherwise keep the planner busy.
-_MIN_PLAN_INTERVAL_S = 0.05
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
 
@@ -60,8 +58,10 @@ class ControlLoop:
     async def run(self) -> None:
         """Plan every interval, and at once on distress; until cancelled."""
         while True:
+            rest_s = governor.rest_s(self.fleet.host_full)
+            await asyncio.sleep(rest_s)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.planner.interval_s):
+                async with asyncio.timeout(max(0.0, self._config.planner.interval_s - rest_s)):
                     await self._distress.wait()
             self._distress.clear()
             try:
@@ -69,7 +69,6 @@ class ControlLoop:
             except Exception:  # workers keep what they have; the next round may do better
                 self._metrics.plan_failures.inc()
                 log.exception("round failed")
-            await asyncio.sleep(_MIN_PLAN_INTERVAL_S)
 
     async def tick(self) -> None:
         """Go once around the loop."""

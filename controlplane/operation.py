@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Self
 
 import numpy as np
@@ -20,7 +21,6 @@ STEP_MILLICORES = 100
 HEAD_ROOM_MILLICORES = 100
 # Up to so many threads fractions of a core are worth having.
 FRACTIONAL_THREADS = 2
-NORMAL_95 = 1.645  # standard deviations from mean to 95 % quantile
 RESIDUAL_SHARE = 0.1  # of its time an execution is expected to take on, however overdue
 
 
@@ -112,7 +112,7 @@ class Shape:
     millicores: int
     instances: int
     threads: int
-    upper_s: list[float]  # wall time by rows that 95 % of executions do not exceed, all slots busy
+    upper_s: list[float]  # wall time by rows, upper quantile, all slots busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     rows = np.arange(1.0, longest + 1)
     model.table(service.limits.max_threads, longest)  # the largest first: one fit is enough for all
     kappa = model.kappa
+    sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
     single = np.array(model.table(1, longest).mean[1:])
     batches = ladder(service.limits.max_batch)
     sizes = range(request_rows, longest + 1)
@@ -175,7 +176,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         cpu_s = np.minimum(single, threads * mean) * contention / rows + overhead_s
         load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
         cheapest = int(np.argmin(mean / rows)) + 1
-        spread = (((upper / mean - 1) / NORMAL_95) ** 2).tolist()
+        spread = (((upper / mean - 1) / sigmas) ** 2).tolist()
         limits = batches[: next((i for i, b in enumerate(batches) if b >= cheapest), len(batches) - 1) + 1]
         for (quota, slots, _), means, uppers, loads in zip(
             same, mean_s.tolist(), upper_s.tolist(), load.tolist(), strict=True

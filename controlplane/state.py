@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
 from controlplane.governor import Governor
-from controlplane.latency import LatencyModel, work_of
+from controlplane.latency import UPPER, LatencyModel, work_of
 from controlplane.resize import NONE, Allocation, Resize, Version, next_term
 from protos import control_pb2
 
@@ -91,7 +91,13 @@ class Worker:
 class Fleet:
     """All workers, and what was learned of their models."""
 
-    def __init__(self, host_millicores: int, host_memory_bytes: int, default_overhead_s: float) -> None:
+    def __init__(
+        self,
+        host_millicores: int,
+        host_memory_bytes: int,
+        default_overhead_s: float,
+        latency_quantile: float = UPPER,
+    ) -> None:
         self.host_millicores = host_millicores
         self.host_memory_bytes = host_memory_bytes
         self.host_full = False
@@ -100,6 +106,7 @@ class Fleet:
         self.workers: dict[str, Worker] = {}
         self.policies: dict[str, ServicePolicy] = {}
         self._default_overhead_s = default_overhead_s
+        self._latency_quantile = latency_quantile
         self._models: dict[str, LatencyModel] = {}
         self._epoch = 0
 
@@ -113,7 +120,7 @@ class Fleet:
 
     def model(self, digest: str) -> LatencyModel:
         """What is known of a model; workers of the same file share it."""
-        return self._models.setdefault(digest, LatencyModel())
+        return self._models.setdefault(digest, LatencyModel(self._latency_quantile))
 
     def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""

@@ -72,6 +72,7 @@ class Description(Section, frozen=True, kw_only=True):
     distress: bool = True
     order: Order = Order.EDF
     grace_ms: NotNegative = 0.0
+    patience_ms: NotNegative = 250.0  # see dataplane.config
     seed: int = 1
 
     service: tuple[ServiceDescription, ...] = ()
@@ -97,6 +98,7 @@ class Description(Section, frozen=True, kw_only=True):
             interval_s=self.interval_s,
             distress=self.distress,
             grace_s=self.grace_ms / 1000,
+            patience_s=self.patience_ms / 1000,
             order=self.order,
         )
 

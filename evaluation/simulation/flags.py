@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     host("--no-distress", dest="distress", action="store_false", help="workers report by the clock only")
     host("--order", choices=("edf", "fifo"), help="default: edf")
     host("--grace-ms", type=_share, help="late answers wanted for so long; default: 0")
+    host("--patience-ms", type=_share, help="before a request is refused; default: 250")
     host("--seed", type=int, help="default: 1")
     add(
         "--policy",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from controlplane import status
 from controlplane.config import Config, ServicePolicy
-from controlplane.governor import Governor
+from controlplane.governor import Governor, rest_s
 from controlplane.resize import NONE, Action, Quota, Resize, SendDirective, SetQuota
 from controlplane.state import Fleet, Worker, allocation_message, version_of
 from dataplane.agent import shape_of, table_of
@@ -20,8 +20,6 @@ from evaluation.simulation.series import Span
 from evaluation.simulation.worker import VirtualWorker
 from protos import control_pb2
 
-# After a decision the loop rests for so long, distress or not.
-_REST_S = 0.05
 # Executions per cell of the profile that a policy starts with: as many as make a quantile.
 _PROFILED = 20
 
@@ -46,7 +44,10 @@ class Plane:
         self._scenario = scenario
         self._policy = policy
         self._config = control or Config()
-        self.fleet = Fleet(1000 * scenario.host_cores, 0, self._config.planner.request_overhead_ms / 1000)
+        planning = self._config.planner
+        self.fleet = Fleet(
+            1000 * scenario.host_cores, 0, planning.request_overhead_ms / 1000, planning.latency_quantile
+        )
         self.resizes = 0
         self.core_seconds = 0.0
         self.reserved: list[Span] = []
@@ -88,7 +89,8 @@ class Plane:
             self._describe(seat, sample)
             self.fleet.record(seat.worker, sample, now)
             if sample.distress:
-                self._tick_at = min(self._tick_at, max(now, self._decided_at + _REST_S))
+                rested_at = self._decided_at + rest_s(self.fleet.host_full)
+                self._tick_at = min(self._tick_at, max(now, rested_at))
         acknowledged = version_of(version(seat.virtual.batcher.acknowledged))
         self._perform(seat, seat.worker.resize.acknowledged(acknowledged, now), now)
 
@@ -116,7 +118,7 @@ class Plane:
         _profile(worker, service, virtual.noise(scenario.noise, (scenario.seed, index, 1)))
         first = SendDirective(NONE, allocation)
         directive = status.directive(worker, first, self._period_s, pace=False)
-        batcher = virtual.batcher(shape_of(directive))
+        batcher = virtual.batcher(shape_of(directive), scenario.patience_s)
         batcher.times.adopt(table_of(directive))
         draws = virtual.noise(scenario.noise, (scenario.seed, index, 2))
         work = service.work or service.truth.noisy(draws)
@@ -137,8 +139,7 @@ class Plane:
 
     def _schedule(self, now: float) -> None:
         interval_s = self._policy.interval_s(self._scenario)
-        rest_s = _REST_S if self._policy.listens else 0.0
-        self._tick_at = math.inf if interval_s is None else now + interval_s + rest_s
+        self._tick_at = math.inf if interval_s is None else now + interval_s
 
     def _tick(self, now: float) -> None:
         seen = []

@@ -63,6 +63,7 @@ class Scenario:
     report_s: float = 0.2  # between samples
     distress: bool = True  # whether a worker in need reports at once
     grace_s: float = 0.0  # for so long after its deadline an answer is still wanted
+    patience_s: float = 0.25  # that workers have with what cannot make its deadline as things are
     order: Order = Order.EDF
 
     def alone(self, index: int) -> "Scenario":

@@ -16,7 +16,6 @@ from evaluation.simulation.score import Tally
 from protos import control_pb2
 
 _MAX_QUEUE = 1024  # as in dataplane.config
-_PATIENCE_S = 0.25  # likewise
 _DISTRESS_INTERVAL_S = 0.1  # as in dataplane.uplink
 _NEVER = math.inf
 
@@ -235,6 +234,6 @@ def unknown() -> ServiceTimes:
     return ServiceTimes([ServiceTime(1, 0.1, 0.1, 0.1)])
 
 
-def batcher(shape: Shape) -> Batcher:
+def batcher(shape: Shape, patience_s: float) -> Batcher:
     """Give the batcher of a worker that has just started."""
-    return Batcher(shape, unknown(), _MAX_QUEUE, _PATIENCE_S)
+    return Batcher(shape, unknown(), _MAX_QUEUE, patience_s)

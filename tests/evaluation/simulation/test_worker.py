@@ -17,7 +17,7 @@ def worker(sent_s, shape=(2, 1, 1), quota=2000, **kw):
     where = scenario(service(sent_s, slo_s=10.0), **kw)
     tally = Tally(where.services[0])
     work = where.services[0].truth.noisy(noise(0.0, ()))
-    return VirtualWorker(where.services[0], where, batcher(Shape(*shape)), quota, tally, work), tally
+    return VirtualWorker(where.services[0], where, batcher(Shape(*shape), 0.0), quota, tally, work), tally
 
 
 def play(one, until):
@@ -40,7 +40,7 @@ def test_a_worker_spends_cpu_on_requests_besides_executions_and_tells_observers_
     where = scenario(replace(service([1.0, 2.0], slo_s=10.0), request_cpu_s=0.01))
     work = where.services[0].truth.noisy(noise(0.0, ()))
     tally = Tally(where.services[0])
-    one = VirtualWorker(where.services[0], where, batcher(Shape(2, 1, 1)), 2000, tally, work)
+    one = VirtualWorker(where.services[0], where, batcher(Shape(2, 1, 1), 0.0), 2000, tally, work)
     journal = Journal()
     one.observers.append(journal)
     play(one, 5.0)
