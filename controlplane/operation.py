@@ -71,9 +71,9 @@ def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], 
     """(millicores, instances, threads) of all that is worth a look; at least one, even below the floor.
 
     With r = n·t threads the quota is at most r cores and head-room, above which nothing throttles, and above
-    r − 1 cores, since otherwise one thread less does as much. Fractions of a core are looked at up to
-    FRACTIONAL_THREADS; beyond, they are a small part of the whole, and only what the ceiling leaves of the
-    last core is used, if it is half of it or more. A host or a ceiling below the floor is the floor.
+    r − 1 cores, since otherwise one thread less does as much. All steps of a core are looked at up to
+    FRACTIONAL_THREADS; beyond, where they are a small part of the whole, halves, and what the ceiling leaves
+    of the last core, if it is half of it or more. A host or a ceiling below the floor is the floor.
     """
     ceiling = min(limits.max_millicores, max(1, host_millicores))
     floor = min(limits.min_millicores, ceiling)
@@ -90,7 +90,8 @@ def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
     enough = max(least, 1000 * runnable + HEAD_ROOM_MILLICORES)
     most = min(enough, ceiling)
     if runnable > FRACTIONAL_THREADS:
-        return [most] if most >= max(least, 1000 * runnable - 500) else []
+        half = 1000 * runnable - 500
+        return [quota for quota in dict.fromkeys((half, most)) if max(least, half) <= quota <= most]
     if least > ceiling:
         return []
     steps = range(-(-least // STEP_MILLICORES) * STEP_MILLICORES, most, STEP_MILLICORES)

@@ -125,12 +125,13 @@ def test_shapes_in_whole():
     found = shapes(Limits(800, 64_000, 3, 1, 1), 3300)
     ones = [(800, 1, 1), (900, 1, 1), (1100, 1, 1)]
     twos = [(m, 2, 1) for m in range(1100, 2200, 100) if m != 2000]
-    assert list(found) == [*ones, *twos, (3100, 3, 1)]
+    assert list(found) == [*ones, *twos, (2500, 3, 1), (3100, 3, 1)]
 
 
 def test_what_does_not_divide_into_cores_is_used_where_it_is_the_ceiling():
     assert (3700, 4, 1) in shapes(Limits(), 3700)
     assert max(shapes(Limits(), 3400)) == (3100, 3, 1)
+    assert max(shapes(Limits(), 3500)) == (3500, 4, 1)
 
 
 def test_ladder():
