@@ -135,11 +135,14 @@ class Demand:
         self, window_s: float, elapsed_s: float, histogram: Sequence[tuple[float, int]]
     ) -> None:
         """Average the windows' shares over time, not over requests: a backlog that an outage lets loose at
-        once is large, and says no more of what comes next than the calm after it.
+        once is large, and says no more of what comes next than the calm after it. What trickles through before
+        says less: a window with fewer requests than usual counts for as much less.
         """
         total = sum(count for _, count in histogram)
         if total == 0:
             return
+        rate = self._requests[-1].rate
+        weight_s = min(window_s, total / rate) if rate > 0 else window_s
         keep = math.exp(-elapsed_s / BUDGET_HORIZON_S)
         for budget in self._budgets:
             self._budgets[budget] *= keep
@@ -148,7 +151,7 @@ class Demand:
             # The middle of the bucket; of what lies above all bounds only the last bound is known.
             budget_s = (lower_ms + bound_ms) / 2000 if bound_ms < math.inf else lower_ms / 1000
             if count > 0:
-                self._budgets[budget_s] = self._budgets.get(budget_s, 0.0) + window_s * count / total
+                self._budgets[budget_s] = self._budgets.get(budget_s, 0.0) + weight_s * count / total
             lower_ms = bound_ms
 
     def _disperse(self, window_s: float, elapsed_s: float, arrivals: int) -> None:

@@ -9,6 +9,7 @@ from controlplane.resize import Allocation
 
 # Memory in use moves all the time; a limit follows when it is too low, or higher than need be by this share.
 _MEMORY_BAND = 0.75
+_MAX_INSTANCES = 64
 
 
 class Action(enum.Enum):
@@ -31,12 +32,16 @@ class Governor:
     """Of one worker. A late answer costs more than a second of an idle core: growth is never delayed.
 
     `shrink_hold_s` is how long every plan must have been smaller; the worker then gets the largest of
-    those, so that a demand that comes and goes within it does not swing the quota.
+    those, so that a demand that comes and goes within it does not swing the quota. Meanwhile it runs in the
+    shape that is planned where its own, which suited another demand, is what it cannot live with.
     """
 
-    def __init__(self, shrink_hold_s: float, dead_band_millicores: int) -> None:
+    def __init__(
+        self, shrink_hold_s: float, dead_band_millicores: int, max_instances: int = _MAX_INSTANCES
+    ) -> None:
         self._shrink_hold_s = shrink_hold_s
         self._dead_band = dead_band_millicores
+        self._max_instances = max_instances
         self._plans: deque[tuple[float, Allocation]] = deque()
         self._began_at: float | None = None
 
@@ -48,10 +53,12 @@ class Governor:
         *,
         settled: bool,
         crowded: bool = False,
+        urgent: bool = False,
     ) -> Verdict | None:
         """Whether and how to leave `current`; `settled` says that no earlier change is under way.
 
         `crowded`: others grow into what this one is planned to leave, so it does not wait. See `crowded`.
+        `urgent`: `current` would miss much that `planned` would not, for all its CPU.
         """
         if self._began_at is None:
             self._began_at = now
@@ -69,9 +76,26 @@ class Governor:
             largest = max((plan for _, plan in reversed(self._plans)), key=lambda plan: plan.cpu_millicores)
             if largest.cpu_millicores <= current.cpu_millicores - max(1, self._dead_band):
                 return Verdict(Action.SHRINK, largest)
-        if planned.cpu_millicores == current.cpu_millicores and not _fits(current, planned):
-            return Verdict(Action.RESHAPE, planned)
+        if planned.cpu_millicores == current.cpu_millicores:
+            return None if _fits(current, planned) else Verdict(Action.RESHAPE, planned)
+        if urgent:
+            return Verdict(Action.RESHAPE, self._widened(planned, current))
         return None
+
+    def _widened(self, planned: Allocation, current: Allocation) -> Allocation:
+        """`planned` on the larger quota of `current`, all of which its instances can use."""
+        instances = min(current.cpu_millicores // (1000 * planned.threads), self._max_instances)
+        return replace(
+            planned,
+            cpu_millicores=current.cpu_millicores,
+            instances=max(planned.instances, instances),
+            memory_bytes=max(planned.memory_bytes, current.memory_bytes),
+        )
+
+
+def urgent(spared: float, rate: float) -> bool:
+    """Whether a shape cannot wait: staying would miss one in twenty of `rate` requests/s more, or more than that."""
+    return spared > 0.05 * max(rate, 1.0)
 
 
 def rest_s(host_full: bool) -> float:

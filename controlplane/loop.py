@@ -100,7 +100,11 @@ class ControlLoop:
         found = allocation_of(hello.allocation)
         startup = 0 if self.fleet.paused else self._startup_millicores(hello)
         resize = Resize(startup, self._config.governor.ack_timeout_s, owner.found)
-        governor = Governor(self._config.governor.shrink_hold_s, self._config.governor.dead_band_millicores)
+        governor = Governor(
+            self._config.governor.shrink_hold_s,
+            self._config.governor.dead_band_millicores,
+            hello.max_instances,
+        )
         worker = self.fleet.attach(hello, resize, governor, now)
         session = self._sessions[worker.worker_id] = Session(
             worker, owner, self.actuator, self._metrics, self._period_s, self._clock, self._progress.set
@@ -190,7 +194,10 @@ class ControlLoop:
             session.complain("allocation not acknowledged", f"after {self._config.governor.ack_timeout_s} s")
         # A worker that does not acknowledge keeps the quota it may need, and is told anew.
         settled = not worker.resize.pending or worker.resize.overdue
-        verdict = worker.governor.decide(current, planned, now, settled=settled, crowded=full)
+        cannot_stay = governor.urgent(assignment.reasons.spared, worker.demand.estimate().rate)
+        verdict = worker.governor.decide(
+            current, planned, now, settled=settled, crowded=full, urgent=cannot_stay
+        )
         if verdict is None:
             return
         reason = status.reason(assignment, worker)

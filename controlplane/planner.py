@@ -53,6 +53,7 @@ class Reasons:
     utilisation: float  # share of the slots or of the quota, whichever is higher; above 1: overload
     bound: Bound
     smaller: Configuration | None  # the best with less CPU
+    spared: float = 0.0  # misses per second that staying as it is would add
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ def plan(
     smallest configuration there is for it: quotas are ceilings, and CPU shares in proportion to them divide
     the host.
     """
-    menus = [_menu(service, host_millicores, settings) for service in services]
+    found = [_menu(service, host_millicores, settings) for service in services]
+    menus = [menu for menu, _ in found]
     solution = solve(
         [
             [Choice(o.configuration.cpu_millicores, o.configuration.memory_bytes, o.cost) for o in menu]
@@ -150,14 +152,14 @@ def plan(
     )
     assignments = []
     host_full = False
-    for service, menu, index in zip(services, menus, solution.chosen, strict=True):
+    for service, (menu, staying), index in zip(services, found, solution.chosen, strict=True):
         option = menu[index]
         crowded = option.cost > min(other.cost for other in menu) + 1 / COST_SCALE
         # Menus end where the host does: what the largest still sheds only a larger host would serve.
         limited_by_host = service.limits.max_millicores >= host_millicores
         short = limited_by_host and option is menu[-1] and option.shed > 0
         host_full = host_full or crowded or short
-        assignments.append(_explain(option, menu, crowded))
+        assignments.append(_explain(option, menu, crowded, staying))
     return Plan(tuple(assignments), host_full, solution.status, solution.gap)
 
 
@@ -259,8 +261,13 @@ def _least(values: Sequence[float] | Sequence[tuple[int, float]]) -> int:
     return min(range(len(values)), key=values.__getitem__)
 
 
-def _menu(service: ServiceState, host_millicores: int, settings: config.Planner) -> list[_Option]:
-    """All configurations that no other beats in CPU, memory and cost at once, by rising CPU."""
+def _menu(
+    service: ServiceState, host_millicores: int, settings: config.Planner
+) -> tuple[list[_Option], float | None]:
+    """All configurations that no other beats in CPU, memory and cost at once, by rising CPU.
+
+    And what the current one would miss, if it is still one of them all.
+    """
     candidates = operations(service, host_millicores, settings.max_utilisation)
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
@@ -268,10 +275,13 @@ def _menu(service: ServiceState, host_millicores: int, settings: config.Planner)
     late_rates = late(service.demand, candidates, backlog_rows, settings.interval_s)
     current = service.current and _shape(service.current)
     costs = []
-    for candidate, late_rate in zip(candidates, late_rates, strict=True):
+    staying = None
+    for index, (candidate, late_rate) in enumerate(zip(candidates, late_rates, strict=True)):
         shape = candidate.shape
         cost = shape.millicores + settings.batch_cost_millicores * candidate.batch
-        if (shape.millicores, shape.instances, shape.threads, candidate.batch) != current:
+        if (shape.millicores, shape.instances, shape.threads, candidate.batch) == current:
+            staying = index
+        else:
             cost += settings.switch_cost_millicores
         costs.append(cost + miss_cost * (candidate.shed + late_rate))
     order = sorted(
@@ -296,7 +306,10 @@ def _menu(service: ServiceState, host_millicores: int, settings: config.Planner)
             candidate.configuration(service), cost, candidate.load, candidate.shed, late_rates[index], queued
         )
         menu.append(option)
-    return menu
+    if staying is None:
+        return menu, None
+    kept = candidates[staying]
+    return menu, kept.shed + late_rates[staying] + max(0, queue.misses(kept.shape, kept.batch) - lost)
 
 
 def _beaten(cost: float, memory_bytes: int, menu: Sequence[_Option]) -> bool:
@@ -307,7 +320,7 @@ def _shape(of: Configuration) -> tuple[int, int, int, int]:
     return of.cpu_millicores, of.instances, of.threads, of.max_batch
 
 
-def _explain(option: _Option, menu: Sequence[_Option], crowded: bool) -> Assignment:
+def _explain(option: _Option, menu: Sequence[_Option], crowded: bool, staying: float | None) -> Assignment:
     """Say what kept `option` from being smaller: what the best with less CPU misses more of."""
     millicores = option.configuration.cpu_millicores
     smaller = min(
@@ -324,5 +337,7 @@ def _explain(option: _Option, menu: Sequence[_Option], crowded: bool) -> Assignm
             Bound.BUDGET: smaller.late - option.late,
         }
         bound = max(more, key=lambda bound: more[bound])
-    reasons = Reasons(option.misses, option.utilisation, bound, smaller.configuration if smaller else None)
+    spared = 0.0 if staying is None else staying - option.misses
+    smaller_one = smaller.configuration if smaller else None
+    reasons = Reasons(option.misses, option.utilisation, bound, smaller_one, spared)
     return Assignment(option.configuration, reasons)

@@ -110,7 +110,7 @@ class Plane:
             allocation=allocation_message(allocation),
         )
         governing = self._config.governor
-        governor = Governor(governing.shrink_hold_s, governing.dead_band_millicores)
+        governor = Governor(governing.shrink_hold_s, governing.dead_band_millicores, service.max_cores)
         worker = self.fleet.attach(hello, Resize(0, governing.ack_timeout_s), governor, 0.0)
         self.fleet.policies[service.name] = ServicePolicy(
             weight=service.weight, max_millicores=1000 * service.max_cores, max_batch=service.max_batch

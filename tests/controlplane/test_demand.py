@@ -87,6 +87,19 @@ def test_budgets_are_the_middles_of_their_buckets():
     assert [share for _, share in budgets] == pytest.approx([0.5, 0.4, 0.1])
 
 
+def test_a_flood_says_no_more_of_budgets_than_its_time_and_a_trickle_less():
+    long, short = [(100.0, 0), (200.0, 0), (1000.0, 20)], [(100.0, 0), (200.0, 1), (1000.0, 0)]
+    calm = Demand()
+    for second in range(60):
+        calm.record(1.0, 20, 20, long, float(second))
+    calm.record(1.0, 1, 1, short, 60.0)
+    (trickled, share), _ = calm.estimate().budgets
+    assert trickled == pytest.approx(0.15)
+    assert share < 0.02
+    calm.record(1.0, 200, 200, [(100.0, 0), (200.0, 200), (1000.0, 0)], 61.0)
+    assert calm.estimate().budgets[0][1] == pytest.approx(1 / 5.5, abs=0.05)
+
+
 def test_old_budgets_are_forgotten():
     demand = Demand()
     demand.record(1.0, 100, 100, [(100.0, 100), (200.0, 0)], 0.0)

@@ -1,6 +1,6 @@
 """Growth at once, a shrink after it held."""
 
-from controlplane.governor import Action, Governor, Verdict
+from controlplane.governor import Action, Governor, Verdict, urgent
 from controlplane.resize import Allocation
 
 
@@ -74,3 +74,21 @@ def test_what_others_grow_into_is_left_at_once():
         Action.SHRINK, allocation(700)
     )
     assert governor.decide(allocation(700), allocation(600), 1.0, settled=False, crowded=True) is None
+
+
+def test_a_shape_that_cannot_wait_changes_within_the_quota_that_is_held():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100, max_instances=6)
+    threads, instances = Allocation(8100, 1, 8, 1, 700), Allocation(5100, 5, 1, 2, 500)
+    assert governor.decide(threads, instances, 0.0, settled=True) is None
+    assert governor.decide(threads, instances, 0.1, settled=False, urgent=True) is None
+    widened = Allocation(8100, 6, 1, 2, 700)  # eight would use it all
+    assert governor.decide(threads, instances, 0.2, settled=True, urgent=True) == Verdict(
+        Action.RESHAPE, widened
+    )
+    assert governor.decide(widened, instances, 4.0, settled=True) == Verdict(Action.SHRINK, instances)
+
+
+def test_what_is_urgent():
+    assert urgent(1.1, 20.0)
+    assert not urgent(0.9, 20.0)
+    assert not urgent(0.04, 0.1)

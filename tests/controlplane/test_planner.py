@@ -247,6 +247,16 @@ def test_a_change_of_shape_must_be_worth_it():
     assert choose(replace(state, current=replace(best, max_batch=64))).configuration == best
 
 
+def test_a_plan_tells_what_staying_would_miss():
+    loose = service(arriving=demand(30, budget_s=1.0))
+    best = choose(loose).configuration
+    assert choose(replace(loose, current=best)).reasons.spared == pytest.approx(0, abs=1e-9)
+    worse = Configuration(1100, 1, 1, 1)
+    spared = choose(replace(loose, current=worse)).reasons.spared
+    assert spared > 5
+    assert choose(replace(loose, current=replace(best, cpu_millicores=123))).reasons.spared == 0
+
+
 def test_memory_is_that_of_all_slots_and_never_below_the_peak():
     state = service(arriving=demand(30), memory_base_bytes=1000, memory_per_row_bytes=10)
     assert choose(state).configuration.memory_bytes == 1000 + 4 * 10

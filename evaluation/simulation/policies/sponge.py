@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from controlplane import planner, status
 from controlplane.config import Config
-from controlplane.governor import crowded
+from controlplane.governor import crowded, urgent
 from controlplane.resize import Allocation
 from controlplane.state import Fleet
 from evaluation.simulation.policies import Seen, Target, whole
@@ -47,9 +47,12 @@ class Sponge:
             ((worker.allocation, planned) for worker, planned in zip(workers, plans, strict=True)),
             fleet.host_millicores,
         )
-        for worker, planned in zip(workers, plans, strict=True):
+        for worker, planned, assignment in zip(workers, plans, plan.assignments, strict=True):
+            cannot_stay = urgent(assignment.reasons.spared, worker.demand.estimate().rate)
             settled = not worker.resize.pending
-            verdict = worker.governor.decide(worker.allocation, planned, now, settled=settled, crowded=full)
+            verdict = worker.governor.decide(
+                worker.allocation, planned, now, settled=settled, crowded=full, urgent=cannot_stay
+            )
             if verdict is not None:
                 targets[worker.worker_id] = Target(verdict.allocation, _reserved_cores(verdict.allocation))
         return [targets.get(one.worker.worker_id) for one in seen]
