@@ -96,7 +96,7 @@ class TestTrust:
     """The recorded run is of `python -m evaluation.recording`: a real worker and control plane, emulated links."""
 
     def test_the_recording_is_worth_it(self, recorded):
-        assert len(recorded.served) >= 1000
+        assert len(recorded.served) >= 900
         assert recorded.seconds >= 60
         assert len({(held.cpu_millicores, held.instances, held.threads) for held in recorded.held}) >= 4
         assert RECORDED.stat().st_size < 300_000
