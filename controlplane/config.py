@@ -43,7 +43,7 @@ class Planner(Section, frozen=True, kw_only=True):
     # A changed shape must be worth this much.
     switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
     # Share of a quota that the mean demand may use.
-    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 0.9
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
     # CPU of gRPC and Python for one request, until measured.
