@@ -148,7 +148,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
     quota beside n − 1 others; and they load the quota to λ·(CPU per row + overhead per row). The smallest k
     within the batch limit that keeps the higher of both within `max_utilisation` is what batches grow to,
-    else the k that loads least. Arrivals beyond that utilisation are shed.
+    else the k that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
     """
     demand, model = service.demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
@@ -156,6 +156,9 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     overhead_s = service.request_overhead_s / demand.rows_per_request
     longest = max(service.limits.max_batch, request_rows)
     rows = np.arange(1.0, longest + 1)
+    # No two requests of 4 rows are an execution of 6, however cheap a row of that would be.
+    requests = np.maximum(1.0, np.floor(rows / demand.rows_per_request + 1e-9))
+    whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
     model.table(service.limits.max_threads, longest)  # the largest first: one fit is enough for all
     kappa = model.kappa
     sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
@@ -176,7 +179,8 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         # Threads divide the work and add none, but for what they wait for each other.
         cpu_s = np.minimum(single, threads * mean) * contention / rows + overhead_s
         load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
-        cheapest = int(np.argmin(mean / rows)) + 1
+        load = np.where(whole, load, np.inf)
+        cheapest = int(np.argmin(np.where(whole, mean / rows, np.inf))) + 1
         spread = (((upper / mean - 1) / sigmas) ** 2).tolist()
         limits = batches[: next((i for i, b in enumerate(batches) if b >= cheapest), len(batches) - 1) + 1]
         for (quota, slots, _), means, uppers, loads in zip(

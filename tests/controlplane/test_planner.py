@@ -238,6 +238,27 @@ def test_requests_of_several_rows():
     assert four.reasons.utilisation == pytest.approx(one.reasons.utilisation, rel=0.15)
 
 
+def test_executions_are_of_whole_requests():
+    def rows(of_a_request: float) -> set[int]:
+        return {o.rows for o in operations(service(BATCHING, demand(100, rows=of_a_request)), HOST, 0.9)}
+
+    assert rows(1.0) == {1, 2, 3, 4, 5, 6, 7, 8}
+    assert rows(2.5) == {3, 5, 8}
+    assert rows(4.0) == {4, 8}
+
+
+@pytest.mark.parametrize("millicores", [500, 600, 700, 800, 900])
+@pytest.mark.parametrize(("latency", "rows"), [(SMALL, 1), (BATCHING, 4)])
+def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
+    # Clients that ask again once they are answered: never more arrives than the quota serves, and of its CPU time
+    # as little as 0.93 was accounted for. Batches are no way out: no two requests of 4 rows are one of 6.
+    state = service(latency, limits=Limits(max_batch=6 if rows > 1 else 8))
+    cpu_s = latency.mean(rows, 1) + state.request_overhead_s
+    choice = choose(replace(state, demand=demand(0.93 * millicores / 1000 / cpu_s, rows=float(rows))))
+    assert choice.configuration.cpu_millicores > millicores
+    assert choice.reasons.bound is Bound.THROUGHPUT
+
+
 def test_a_change_of_shape_must_be_worth_it():
     state = service(arriving=demand(30))
     best = choose(state).configuration
