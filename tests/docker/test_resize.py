@@ -182,9 +182,6 @@ class History(threading.Thread):
         return [quota for quota, _ in itertools.groupby((*self.millicores, self._fleet.millicores()))]
 
 
-@pytest.mark.skip(
-    reason="known regression: eight clients in a closed loop no longer make the planner leave the floor"
-)
 def test_load_resizes_a_running_container_up_and_its_end_down(fleet: Fleet) -> None:
     fleet.worker.reload()
     started_at = fleet.worker.attrs["State"]["StartedAt"]
