@@ -17,7 +17,7 @@ from docker.models.containers import Container
 from controlplane.actuators.docker import PROJECT
 from controlplane.config import Actuator as ActuatorConfig
 from controlplane.config import ActuatorKind
-from evaluation import fleet
+from evaluation import fleet, owner
 from evaluation.admin import Admin
 from evaluation.bench import cpu
 from evaluation.fleet import ControlSpec, WorkerSpec
@@ -58,7 +58,7 @@ class Containers:
 
     Configurations, and logs in the end, are in `directory`. The control plane runs in a container too, with the
     engine's socket, as under Compose, and resizes those of its own project. Everything carries the project's
-    label, and is removed on leaving.
+    label, and is removed on leaving; what one whose process was killed has left is removed on entering.
     """
 
     kind = ActuatorKind.DOCKER
@@ -118,7 +118,8 @@ class Containers:
     async def _start(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._engine = await self._call(docker.from_env, timeout=_ENGINE_TIMEOUT_S)
-        labels = {PROJECT: self._project}
+        await self._call(owner.remove_abandoned, self._engine)
+        labels = {PROJECT: self._project, owner.LABEL: owner.this()}
         await self._call(self._engine.networks.create, self._project, labels=labels)
         actuator = f'kind = "docker"\ncompose_project = "{self._project}"\n'
         self._configure(

@@ -13,6 +13,7 @@ from docker.errors import DockerException, ImageNotFound
 
 from controlplane.actuators.docker import PROJECT
 from core.cgroup import Cgroup, CgroupError, usable_parent
+from evaluation import owner
 
 IMAGE = "sponge-worker"
 PERIOD_US = 20_000
@@ -64,6 +65,7 @@ async def container(millicores: int) -> AsyncIterator[Spinner]:
     project = f"sponge-costs-{uuid.uuid4().hex[:8]}"
     try:
         engine = docker.from_env(timeout=60)
+        owner.remove_abandoned(engine)
         # Not in a thread: who is cancelled meanwhile would leave a container behind.
         running = engine.containers.run(
             IMAGE,
@@ -71,7 +73,7 @@ async def container(millicores: int) -> AsyncIterator[Spinner]:
             command=[],
             detach=True,
             network_mode="none",
-            labels={_LABEL: "true", PROJECT: project},
+            labels={_LABEL: "true", PROJECT: project, owner.LABEL: owner.this()},
             cpu_period=PERIOD_US,
             cpu_quota=millicores * PERIOD_US // 1000,
         )
