@@ -297,10 +297,10 @@ class Queue:
         remaining, rows = zip(*service.queue, strict=True) if service.queue else ((), ())
         return cls(remaining, rows, service.running)
 
-    def misses(self, shape: Shape, batch: int) -> int:
+    def misses(self, shape: Shape, batch: int) -> float:
         """Requests that miss their deadlines if nothing else arrives."""
         if not self.rows:
-            return 0
+            return 0.0
         upper = shape.upper_s
         free_at = []
         for elapsed, rows in self.running:
@@ -309,4 +309,5 @@ class Queue:
         # Of more executions than slots the first to end free none.
         free_at = sorted(free_at)[max(0, len(free_at) - shape.instances) :]
         free_at += [0.0] * (shape.instances - len(free_at))
-        return len(self.rows) - edf.saved(free_at, self.rows, self.remaining_s, upper, batch)
+        alike = [1.0] * len(self.rows)
+        return edf.missed(free_at, self.rows, self.remaining_s, alike, upper, batch)

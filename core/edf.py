@@ -1,6 +1,7 @@
 """Earliest deadline first over the slots of one worker: when each waiting request would be done."""
 
 import heapq
+import math
 from collections.abc import Sequence
 
 
@@ -47,30 +48,37 @@ def completions(
     return done
 
 
-def saved(
+def missed(
     free_at: Sequence[float],
     rows: Sequence[int],
     remaining: Sequence[float],
+    weights: Sequence[float],
     service_time: Sequence[float],
     max_batch: int,
-) -> int:
-    """How many waiting requests meet their deadlines, `remaining` seconds from now, if nothing else arrives.
+    enough: float = math.inf,
+) -> float:
+    """Weight of the waiting requests that miss their deadlines, `remaining` seconds from now, if nothing else arrives.
 
     As `completions`, but a request that would be late is refused and takes no time, and a batch grows only
-    while its earliest deadline allows.
+    while its earliest deadline allows. A sum that reaches `enough` is not followed further: it is a part of the
+    whole then, and at least that.
     """
     slots = sorted([at if at > 0.0 else 0.0 for at in free_at])
     listed = len(service_time) - 1
     per_row = service_time[listed] / listed
     replace = heapq.heapreplace
     total = len(rows)
-    kept = first = 0
+    first = 0
+    lost = 0.0
     while first < total:
         start = slots[0]
         size = rows[first]
         deadline = remaining[first]
         finish = start + (service_time[size] if size <= listed else per_row * size)
         if finish > deadline:
+            lost += weights[first]
+            if lost >= enough:
+                break
             first += 1
             continue
         end = first + 1
@@ -86,6 +94,5 @@ def saved(
                 size, finish = larger, later
                 end += 1
         replace(slots, finish)
-        kept += end - first
         first = end
-    return kept
+    return lost
