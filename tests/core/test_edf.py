@@ -1,9 +1,11 @@
 """EDF list scheduling, exact by hand and against a slow reference."""
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.edf import completions, missed
+from core.edf import Check, completions
 
 FLAT = (0.0, 1.0, 1.5, 2.0, 2.5)  # seconds for 1 to 4 rows
 
@@ -49,7 +51,7 @@ def test_rows_do_not_overtake_to_fill_a_batch():
 
 def saved(free_at, rows, remaining, service_time, max_batch) -> int:
     """Count those that do not miss."""
-    return len(rows) - missed(free_at, rows, remaining, [1.0] * len(rows), service_time, max_batch)
+    return len(rows) - Check(free_at, rows, remaining, [1.0] * len(rows), service_time).missed(max_batch)
 
 
 def test_saved_counts_what_is_on_time():
@@ -143,7 +145,7 @@ def test_on_one_slot_refusing_what_is_late_never_saves_fewer(free_at, jobs):
 
 
 def refusing(free_at, rows, remaining, service_time, max_batch):
-    """Which requests `missed` refuses: the same rule, step by step, with no concern for speed."""
+    """Which requests a check refuses: the same rule, step by step, with no concern for speed."""
     free = [max(0.0, at) for at in free_at]
     longest = len(service_time) - 1
 
@@ -180,15 +182,19 @@ def refusing(free_at, rows, remaining, service_time, max_batch):
         max_size=20,
     ),
     service_time=st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=1, max_size=6),
-    max_batch=st.integers(1, 8),
-    enough=st.integers(0, 12).map(float),
+    asked=st.lists(
+        st.tuples(st.integers(1, 8), st.just(math.inf) | st.integers(0, 12).map(float)),
+        min_size=1,
+        max_size=6,
+    ),
 )
-def test_what_is_missed_equals_the_reference(free_at, jobs, service_time, max_batch, enough):
+def test_what_is_missed_equals_the_reference_whatever_was_asked_before(free_at, jobs, service_time, asked):
     remaining, rows, weights = [list(column) for column in zip(*jobs, strict=True)] if jobs else ([], [], [])
     table = [0.0]
     for step in service_time:
         table.append(table[-1] + step)
-    lost = sum(weights[index] for index in refusing(free_at, rows, remaining, table, max_batch))
-    assert missed(free_at, rows, remaining, weights, table, max_batch) == lost
-    part = missed(free_at, rows, remaining, weights, table, max_batch, enough)
-    assert part == lost if lost < enough else enough <= part <= lost
+    check = Check(free_at, rows, remaining, weights, table)
+    for max_batch, enough in asked:
+        lost = sum(weights[index] for index in refusing(free_at, rows, remaining, table, max_batch))
+        missed = check.missed(max_batch, enough)
+        assert missed == lost if lost < enough else enough <= missed <= lost
