@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TypeVar
 
 import numpy as np
@@ -32,6 +33,13 @@ UNKNOWN_WORK_S = 0.1
 # What the curve assumes where executions do not tell: share of the work that threads divide, and share of the
 # first row's work that further rows do not add. The weight is that of an observation, squared.
 PARALLEL_SHARE, FIXED_SHARE, PRIOR_WEIGHT = 0.85, 0.1, 0.02
+_PRIOR = np.array(
+    [
+        [1 - PARALLEL_SHARE, -PARALLEL_SHARE, 0.0, 0.0],  # γ : δ
+        [0.0, 0.0, 1 - PARALLEL_SHARE, -PARALLEL_SHARE],  # ε : η
+        [-FIXED_SHARE, -FIXED_SHARE, 1 - FIXED_SHARE, 1 - FIXED_SHARE],  # (γ + δ) : (ε + η)
+    ]
+)
 
 KAPPA, KAPPA_WEIGHT = 0.04, 10.0  # prior, and the weight of it in samples with one neighbour
 ALONE = 1.2  # up to so many busy slots an execution counts as undisturbed
@@ -162,6 +170,11 @@ class LatencyModel:
 
         return LatencyTable(column(fitted.mean), column(fitted.upper), column(fitted.low))
 
+    def grid(self, threads: int, max_batch: int) -> tuple[Floats, Floats]:
+        """Mean and upper work for 1 to `threads` threads (first axis), 1 to `max_batch` rows (second)."""
+        fitted = self._fit(max_batch, threads)
+        return fitted.mean[:threads, :max_batch], fitted.upper[:threads, :max_batch]
+
     def _fit(self, rows: int, threads: int) -> _Fitted:
         """Give the fit to all that was recorded, made anew only for new data or a larger table."""
         if self._fitted is not None:
@@ -192,22 +205,13 @@ class LatencyModel:
         if not keys:
             keys, weights, means = [(1, 1)], [1e-3], [UNKNOWN_WORK_S]
             uppers, lows = [UPPER_SPREAD * UNKNOWN_WORK_S], [LOW_SPREAD * UNKNOWN_WORK_S]
-        surfaces = []
-        residual = 0.0
-        for values in (means, uppers, lows):
-            curve = fit_curve(keys, values, weights)
-            surface = _surface(
-                curve, dict(zip(keys, zip(values, weights, strict=True), strict=True)), rows, threads
-            )
-            # More rows never take less, more threads never more; the second keeps the first.
-            surface = np.maximum.accumulate(surface, axis=1)
-            surfaces.append(np.minimum.accumulate(surface, axis=0))
-            if values is means:
-                errors = [
-                    abs(curve.work(r, n) / value - 1) for (r, n), value in zip(keys, means, strict=True)
-                ]
-                residual = float(np.average(errors, weights=weights))
-        expected, longest, shortest = surfaces
+        curves = [fit_curve(keys, values, weights) for values in (means, uppers, lows)]
+        surfaces = _surfaces(curves, keys, [means, uppers, lows], weights, rows, threads)
+        # More rows never take less, more threads never more; the second keeps the first.
+        surfaces = np.maximum.accumulate(surfaces, axis=2)
+        expected, longest, shortest = np.minimum.accumulate(surfaces, axis=1)
+        errors = [abs(curves[0].work(r, n) / value - 1) for (r, n), value in zip(keys, means, strict=True)]
+        residual = float(np.average(errors, weights=weights))
         longest, shortest = np.maximum(longest, expected), np.minimum(shortest, expected)
         return _Fitted(kappa, expected, longest, shortest, residual)
 
@@ -245,73 +249,64 @@ def fit_curve(keys: Sequence[tuple[int, int]], values: Sequence[float], weights:
     matrix = np.stack([b / t, b, 1 / t, np.ones_like(b)], axis=1) * (weight / observed)[:, None]
     # The prior's rows are relative to the work of one row on one thread, which this is near to.
     serial = (1 - PARALLEL_SHARE) + PARALLEL_SHARE / t
-    scale = float(np.median(observed / (serial * (FIXED_SHARE + (1 - FIXED_SHARE) * b))))
-    p, f = PARALLEL_SHARE, FIXED_SHARE
-    prior = np.array(
-        [
-            [1 - p, -p, 0.0, 0.0],  # γ : δ
-            [0.0, 0.0, 1 - p, -p],  # ε : η
-            [-f, -f, 1 - f, 1 - f],  # (γ + δ) : (ε + η)
-        ]
-    )
-    rows = np.concatenate([matrix, prior * (PRIOR_WEIGHT * weight.max() / scale)])
-    target = np.concatenate([weight, np.zeros(len(prior))])
+    scale = median((observed / (serial * (FIXED_SHARE + (1 - FIXED_SHARE) * b))).tolist())
+    rows = np.concatenate([matrix, _PRIOR * (PRIOR_WEIGHT * weight.max() / scale)])
+    target = np.concatenate([weight, np.zeros(len(_PRIOR))])
     # Columns of one size: the solver's tolerance is absolute.
     size = np.linalg.norm(rows, axis=0)
     solution, _ = nnls(rows / size, target)
     return Curve(*(solution / size).tolist())
 
 
-def _surface(
-    curve: Curve, cells: dict[tuple[int, int], tuple[float, float]], rows: int, threads: int
-) -> NDArray[np.float64]:
-    """Work for 1 to `threads` threads (first axis) and 1 to `rows` rows; `cells` hold (work, trust).
+def _surfaces(
+    curves: Sequence[Curve],
+    keys: Sequence[tuple[int, int]],
+    values: Sequence[Sequence[float]],
+    weights: Sequence[float],
+    rows: int,
+    threads: int,
+) -> Floats:
+    """Work for 1 to `threads` threads (second axis) and 1 to `rows` rows (third), by each of the curves (first).
 
-    With the threads of some cell: the cells, straight lines between them, as the curve is straight in rows,
-    and beyond them the curve times the ratio of the last cell to it. Other threads: the curve times the
-    ratio found for those next to them. So the curve carries only what the cells leave open.
+    `keys`, `values` of each curve and `weights` are (rows, threads), work and trust of the cells. With the threads of
+    some cell: the cells, straight lines between them, as the curve is straight in rows, and beyond them the curve
+    times the ratio of the last cell to it. Other threads: the curve times the ratio found for those next to them. So
+    the curve carries only what the cells leave open.
     """
     b = np.arange(1.0, rows + 1)
-    visited = sorted({cell_threads for _, cell_threads in cells})
-    ratios = np.empty((len(visited), rows))
+    every = np.arange(1.0, threads + 1)[:, None]
+    visited = sorted({cell_threads for _, cell_threads in keys})
+    ratios = np.empty((len(curves), len(visited), rows))
     for index, t in enumerate(visited):
-        at = sorted(cell_rows for cell_rows, cell_threads in cells if cell_threads == t)
-        fitted = [curve.work(float(r), float(t)) for r in at]
-        blended = [
-            trust * work + (1 - trust) * f
-            for (work, trust), f in zip((cells[r, t] for r in at), fitted, strict=True)
-        ]
-        line = curve.work(b, np.array(float(t)))
-        inside = np.interp(b, at, blended) / line
-        ends = np.interp(b, at, np.array(blended) / fitted)
-        ratios[index] = np.where((b < at[0]) | (b > at[-1]), ends, inside)
+        cells = sorted((r, cell) for cell, (r, cell_threads) in enumerate(keys) if cell_threads == t)
+        at = [r for r, _ in cells]
+        inside = np.minimum(np.maximum(b, at[0]), at[-1])
+        for curve, works, ratio in zip(curves, values, ratios, strict=True):
+            blended = [
+                weights[cell] * works[cell] + (1 - weights[cell]) * curve.work(float(r), float(t))
+                for r, cell in cells
+            ]
+            ratio[index] = np.interp(b, at, blended) / curve.work(inside, np.array(float(t)))
     # All threads at once: a loop over them took longer than all else that a fit does.
-    every = np.arange(1.0, threads + 1)
     known = np.array(visited, dtype=float)
-    above = np.clip(np.searchsorted(known, every), min(1, len(known) - 1), len(known) - 1)
+    above = np.clip(np.searchsorted(known, every[:, 0]), min(1, len(known) - 1), len(known) - 1)
     below = np.maximum(above - 1, 0)
-    width = np.maximum(known[above] - known[below], 1.0)
-    share = np.where(every < known[above], np.clip((every - known[below]) / width, 0.0, 1.0), 1.0)[:, None]
-    ratio = (1 - share) * ratios[below] + share * ratios[above]
-    surface: NDArray[np.float64] = curve.work(b, every[:, None]) * ratio
-    return surface
+    width = np.maximum(known[above] - known[below], 1.0)[:, None]
+    share = np.where(every < known[above, None], np.clip((every - known[below, None]) / width, 0.0, 1.0), 1.0)
+    blend = (1 - share) * ratios[:, below] + share * ratios[:, above]
+    return np.stack([curve.work(b, every) for curve in curves]) * blend
 
 
-def _summary(
-    work: NDArray[np.float64], weight: NDArray[np.float64], upper: float
-) -> tuple[float, float, float]:
+def _summary(work: Floats, weight: Floats, upper: float) -> tuple[float, float, float]:
     """Mean, `upper` and low quantile of weighted samples, with outliers cut."""
     order = np.argsort(work)
     work, weight = work[order], weight[order]
-    cumulative = np.cumsum(weight) / weight.sum()
-
-    def quantile(q: float) -> float:
-        # A hair less, so that 19 of 20 equal weights are 95 % in floating point too.
-        return float(work[min(len(work) - 1, int(np.searchsorted(cumulative, q - 1e-9)))])
-
-    regular = quantile(max(0.0, 1 - max(OUTLIER_SHARE, 2 / len(work))))
-    work = np.minimum(work, OUTLIER_RATIO * regular)
-    return float(np.average(work, weights=weight)), quantile(upper), quantile(LOW)
+    total = weight.sum()
+    shares = np.array([max(0.0, 1 - max(OUTLIER_SHARE, 2 / len(work))), upper, LOW])
+    # A hair less, so that 19 of 20 equal weights are 95 % in floating point too.
+    at = np.minimum(np.searchsorted(np.cumsum(weight) / total, shares - 1e-9), len(work) - 1)
+    work = np.minimum(work, OUTLIER_RATIO * work[at[0]])
+    return float((work * weight).sum() / total), float(work[at[1]]), float(work[at[2]])
 
 
 def stretched_mean(work_s: Floats, runnable: int | Integers, millicores: int | Integers) -> Floats:

@@ -1,19 +1,18 @@
 """How a worker would run under each configuration it may have: load, waits, and what becomes of its queue."""
 
 import functools
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
 from controlplane.demand import DemandEstimate
-from controlplane.latency import LatencyModel, stretched_mean, stretched_upper
+from controlplane.latency import Floats, Integers, LatencyModel, stretched_mean, stretched_upper
 from core import edf
 
 STEP_MILLICORES = 100
@@ -85,6 +84,12 @@ def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], 
     )
 
 
+@functools.lru_cache
+def _columns(limits: Limits, host_millicores: int) -> Integers:
+    """Give `shapes` as columns of millicores, instances and threads."""
+    return np.array(shapes(limits, host_millicores)).T[:, :, None]
+
+
 def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
     least = floor if runnable == 1 else max(floor, 1000 * (runnable - 1) + HEAD_ROOM_MILLICORES)
     enough = max(least, 1000 * runnable + HEAD_ROOM_MILLICORES)
@@ -106,9 +111,9 @@ def ladder(limit: int) -> tuple[int, ...]:
     return tuple(sorted(step for step in steps if step <= limit))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """Slots under a quota."""
+    """Slots under a quota; equal to itself only."""
 
     millicores: int
     instances: int
@@ -116,12 +121,11 @@ class Shape:
     upper_s: list[float]  # wall time by rows, upper quantile, all slots busy
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """How a configuration runs under the demand."""
+class Operation(NamedTuple):
+    """How a shape runs under the demand; a tuple since a plan makes hundreds, at a third of the cost."""
 
     shape: Shape
-    batch: int  # the limit
+    batches: tuple[int, ...]  # the limits under which it runs so
     rows: int  # of an execution, as many as the demand makes necessary
     load: float
     served: float  # requests per second
@@ -130,16 +134,16 @@ class Operation:
     spread: float  # squared coefficient of variation of that
     request_rows: int
 
-    def memory_bytes(self, service: ServiceState) -> int:
-        """What it needs in `service`."""
-        needed = service.memory_base_bytes + service.memory_per_row_bytes * self.shape.instances * self.batch
-        return max(needed, service.memory_peak_bytes)
-
-    def configuration(self, service: ServiceState) -> Configuration:
-        """Give it with the memory that it needs in `service`."""
+    def configuration(self, batch: int, memory_bytes: int) -> Configuration:
+        """Give it with one of `batches`."""
         shape = self.shape
-        memory = self.memory_bytes(service)
-        return Configuration(shape.millicores, shape.instances, shape.threads, self.batch, memory)
+        return Configuration(shape.millicores, shape.instances, shape.threads, batch, memory_bytes)
+
+
+def memory_bytes(service: ServiceState, shape: Shape, batch: int) -> int:
+    """What `service` needs in that shape, with batches of up to so many rows."""
+    needed = service.memory_base_bytes + service.memory_per_row_bytes * shape.instances * batch
+    return max(needed, service.memory_peak_bytes)
 
 
 def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> list[Operation]:
@@ -159,60 +163,53 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     # No two requests of 4 rows are an execution of 6, however cheap a row of that would be.
     requests = np.maximum(1.0, np.floor(rows / demand.rows_per_request + 1e-9))
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
-    model.table(service.limits.max_threads, longest)  # the largest first: one fit is enough for all
-    kappa = model.kappa
+    # All shapes at once: an array for each takes several times what a row of a larger one does.
+    millicores, instances, threads = _columns(service.limits, host_millicores)
+    means, uppers = model.grid(service.limits.max_threads, longest)
+    mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
+    contention = 1 + model.kappa * (instances - 1)
+    runnable = instances * threads
+    mean_s = stretched_mean(mean * contention, runnable, millicores)
+    upper_s = stretched_upper(upper * contention, runnable, millicores, service.period_s)
+    # Threads divide the work and add none, but for what they wait for each other.
+    cpu_s = np.minimum(means[0], threads * mean) * contention / rows + overhead_s
+    load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
+    load = np.where(whole, load, np.inf)
     sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
-    single = np.array(model.table(1, longest).mean[1:])
+    spread = ((upper / mean - 1) / sigmas) ** 2
+
     batches = ladder(service.limits.max_batch)
-    sizes = range(request_rows, longest + 1)
-    found = []
-    # All shapes of as many threads at once: an array for each takes several times what a row of a larger one does.
-    for threads, group in itertools.groupby(shapes(service.limits, host_millicores), lambda shape: shape[2]):
-        same = list(group)
-        table = model.table(threads, longest)
-        mean, upper = np.array(table.mean[1:]), np.array(table.upper[1:])
-        millicores, instances, _ = np.array(same).T[:, :, None]
-        contention = 1 + kappa * (instances - 1)
-        runnable = instances * threads
-        mean_s = stretched_mean(mean * contention, runnable, millicores)
-        upper_s = stretched_upper(upper * contention, runnable, millicores, service.period_s)
-        # Threads divide the work and add none, but for what they wait for each other.
-        cpu_s = np.minimum(single, threads * mean) * contention / rows + overhead_s
-        load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
-        load = np.where(whole, load, np.inf)
-        cheapest = int(np.argmin(np.where(whole, mean / rows, np.inf))) + 1
-        spread = (((upper / mean - 1) / sigmas) ** 2).tolist()
-        limits = batches[: next((i for i, b in enumerate(batches) if b >= cheapest), len(batches) - 1) + 1]
-        for (quota, slots, _), means, uppers, loads in zip(
-            same, mean_s.tolist(), upper_s.tolist(), load.tolist(), strict=True
-        ):
-            shape = Shape(quota, slots, threads, [0.0, *uppers])
-            enough = next((k for k in sizes if loads[k - 1] <= max_utilisation), longest + 1)
-            for batch in limits:
-                limit = max(batch, request_rows)
-                k = enough
-                if enough > limit:
-                    k = request_rows + _least(loads[request_rows - 1 : limit])
-                served = demand.rate * min(1.0, max_utilisation / max(loads[k - 1], 1e-9))
-                found.append(
-                    Operation(
-                        shape=shape,
-                        batch=batch,
-                        rows=k,
-                        load=loads[k - 1],
-                        served=served,
-                        shed=demand.rate - served,
-                        mean_s=means[k - 1],
-                        spread=spread[k - 1],
-                        request_rows=request_rows,
-                    )
-                )
-    return found
+    cheapest = np.argmin(np.where(whole, mean / rows, np.inf), axis=1) + 1
+    useful = np.arange(len(batches)) <= np.searchsorted(batches, cheapest)[:, None]
+    chosen = _rows(load, request_rows, np.maximum(batches, request_rows), max_utilisation)
+    # Rows rise with the limit: limits of the same rows are neighbours.
+    of, first = np.nonzero(useful & (np.diff(chosen, axis=1, prepend=0) > 0))
+    last = np.append(first[1:], 0)  # where the next shape begins, its own limits have ended
+    last = np.where(last > 0, last, useful.sum(axis=1)[of])
+    at = of, chosen[of, first] - 1
+    served = demand.rate * np.minimum(1.0, max_utilisation / np.maximum(load[at], 1e-9))
+    made = [
+        Shape(*shape, [0.0, *upper])
+        for shape, upper in zip(shapes(service.limits, host_millicores), upper_s.tolist(), strict=True)
+    ]
+    columns = (of, first, last, at[1] + 1, load[at], served, demand.rate - served, mean_s[at], spread[at])
+    return [
+        Operation(made[i], batches[j:k], grown, loaded, kept, shed, mean, varies, request_rows)
+        for i, j, k, grown, loaded, kept, shed, mean, varies in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
 
 
-def _least(values: Sequence[float]) -> int:
-    """Index of the first of the least."""
-    return min(range(len(values)), key=values.__getitem__)
+def _rows(load: Floats, request_rows: int, limits: Integers, max_utilisation: float) -> Integers:
+    """Rows of an execution [shape, limit], with the `load` [shape, rows - 1] of those."""
+    load = load[:, request_rows - 1 :]
+    within = load <= max_utilisation
+    enough = np.where(within.any(axis=1), within.argmax(axis=1), load.shape[1])[:, None]
+    falls = np.diff(np.minimum.accumulate(load, axis=1), axis=1, prepend=np.inf) < 0
+    least = np.maximum.accumulate(np.where(falls, np.arange(load.shape[1]), 0), axis=1)
+    last = limits - request_rows
+    return request_rows + np.where(enough <= last, enough, least[:, last])
 
 
 def late(
@@ -293,24 +290,25 @@ class Queue:
 
     remaining_s: Sequence[float]
     rows: Sequence[int]
+    weights: Sequence[float]
     running: Sequence[tuple[float, int]]
 
     @classmethod
     def of(cls, service: ServiceState) -> Self:
         """Give the queue of `service`."""
         remaining, rows = zip(*service.queue, strict=True) if service.queue else ((), ())
-        return cls(remaining, rows, service.running)
+        return cls(remaining, rows, [1.0] * len(rows), service.running)
 
-    def misses(self, shape: Shape, batch: int) -> int:
-        """Requests that miss their deadlines if nothing else arrives."""
-        if not self.rows:
-            return 0
-        upper = shape.upper_s
-        free_at = []
-        for elapsed, rows in self.running:
-            predicted = upper[min(rows, len(upper) - 1)]
-            free_at.append(max(predicted - elapsed, RESIDUAL_SHARE * predicted))
-        # Of more executions than slots the first to end free none.
-        free_at = sorted(free_at)[max(0, len(free_at) - shape.instances) :]
-        free_at += [0.0] * (shape.instances - len(free_at))
-        return len(self.rows) - edf.saved(free_at, self.rows, self.remaining_s, upper, batch)
+    def checks(self, shapes: Sequence[Shape]) -> dict[Shape, edf.Check]:
+        """Give what tells the weight of those that miss their deadlines in each shape, by batch limit."""
+        upper = np.array([shape.upper_s for shape in shapes])
+        elapsed, rows = np.array(self.running, dtype=float).reshape(-1, 2).T
+        predicted = upper[:, np.minimum(rows, upper.shape[1] - 1).astype(int)]
+        free_at = np.sort(np.maximum(predicted - elapsed, RESIDUAL_SHARE * predicted), axis=1)
+        checks = {}
+        for shape, ends in zip(shapes, free_at.tolist(), strict=True):
+            # Of more executions than slots the first to end free none.
+            busy = ends[max(0, len(ends) - shape.instances) :]
+            slots = busy + [0.0] * (shape.instances - len(busy))
+            checks[shape] = edf.Check(slots, self.rows, self.remaining_s, self.weights, shape.upper_s)
+        return checks

@@ -5,15 +5,18 @@ Inside, misses are missed deadlines per second; of what waits already, all fall 
 
 import enum
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from ortools.sat.python import cp_model
 
 from controlplane import config
-from controlplane.operation import Configuration, Limits, Queue, ServiceState, late, operations
+from controlplane.operation import Configuration, Limits, Queue, ServiceState, late, memory_bytes, operations
 
 __all__ = [
     "Assignment",
@@ -33,6 +36,7 @@ __all__ = [
 
 COST_SCALE = 100  # the solver counts in hundredths of a millicore
 MAX_COST = 10**12  # in those; a sum over thousands of services still fits its 64 bits
+_ROUNDING = 1e-9  # more than sums and products of a few floats are off by
 
 
 class Bound(enum.Enum):
@@ -171,23 +175,24 @@ def solve(
 ) -> Solution:
     """Choose one of each menu, none of them empty, at the least total cost within CPU and memory.
 
-    A multiple-choice knapsack. Where the cheapest of each menu fit together they are the optimum; else CP-SAT
-    decides, with one worker and a fixed seed. Where nothing fits: the least CPU of each menu, then the least
-    cost.
+    A multiple-choice knapsack. Where the cheapest of each menu fit together they are the optimum; else dynamic
+    programming finds that for CPU alone, and where it does not fit into memory CP-SAT decides, with one worker and a
+    fixed seed. Where nothing fits: the least CPU of each menu, then the least cost.
     """
     cheapest = tuple(_least([choice.cost for choice in menu]) for menu in menus)
-    chosen = [menu[i] for menu, i in zip(menus, cheapest, strict=True)]
-    if sum(c.cpu for c in chosen) <= host_cpu and sum(c.memory for c in chosen) <= host_memory:
+    if _fits(menus, cheapest, host_cpu, host_memory):
         return Solution(cheapest, SolverStatus.OPTIMAL)
     smallest = tuple(_least([(choice.cpu, choice.cost) for choice in menu]) for menu in menus)
     overcommitted = Solution(smallest, SolverStatus.OVERCOMMITTED)
 
     costs = [[_scaled(choice.cost) for choice in menu] for menu in menus]
-    # Of near-equal services CP-SAT finds the optimum in milliseconds and takes seconds to prove it. Without the
-    # memory constraint dynamic programming is exact: its value is a bound, and most often its choice the optimum.
     relaxed = _without_memory(menus, costs, host_cpu)
     if relaxed is None:
         return overcommitted
+    # What is best without a constraint, and meets it, is best with it.
+    if _fits(menus, relaxed, host_cpu, host_memory):
+        return Solution(relaxed, SolverStatus.OPTIMAL)
+    # Of near-equal services CP-SAT finds the optimum in milliseconds and takes seconds to prove it: the bound helps.
     model = cp_model.CpModel()
     picks = [[model.new_bool_var("") for _ in menu] for menu in menus]
     for row in picks:
@@ -204,6 +209,9 @@ def solve(
     model.minimize(total)
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
+    # Presolving takes half of the time, and of 128 services with little memory all that there is, without a solution.
+    solver.parameters.cp_model_presolve = False
+    solver.parameters.linearization_level = 2
     solver.parameters.random_seed = 0
     solver.parameters.catch_sigint_signal = False  # it would leave SIGINT at its default, which is to die
     solver.parameters.max_time_in_seconds = time_limit_s
@@ -221,13 +229,18 @@ def solve(
     return replace(overcommitted, status=SolverStatus.FEASIBLE, gap=1.0)  # nothing was found in time
 
 
+def _fits(menus: Sequence[Sequence[Choice]], chosen: Sequence[int], host_cpu: int, host_memory: int) -> bool:
+    picked = [menu[index] for menu, index in zip(menus, chosen, strict=True)]
+    return sum(one.cpu for one in picked) <= host_cpu and sum(one.memory for one in picked) <= host_memory
+
+
 def _scaled(cost: float) -> int:
     return round(min(cost * COST_SCALE, MAX_COST))
 
 
 def _without_memory(
     menus: Sequence[Sequence[Choice]], costs: Sequence[Sequence[int]], host_cpu: int
-) -> list[int] | None:
+) -> tuple[int, ...] | None:
     """Solve the knapsack for CPU alone, exactly; None if nothing fits.
 
     Dynamic programming over menus and CPU, in units of the greatest common divisor.
@@ -235,16 +248,17 @@ def _without_memory(
     unit = math.gcd(*(choice.cpu for menu in menus for choice in menu)) or 1
     size = host_cpu // unit + 1
     unreachable = np.iinfo(np.int64).max // 2
+    none = np.full(size, unreachable)
     best = np.zeros(size, dtype=np.int64)  # least cost of the menus so far, within so much CPU
     picked = []
     for menu, row in zip(menus, costs, strict=True):
-        totals = np.full((len(menu), size), unreachable)
-        for index, (choice, cost) in enumerate(zip(menu, row, strict=True)):
-            units = choice.cpu // unit
-            if units < size:
-                totals[index, units:] = np.minimum(best[: size - units] + cost, unreachable)
-        picked.append(totals.argmin(axis=0))
-        best = totals.min(axis=0)
+        units = np.array([min(choice.cpu // unit, size) for choice in menu])
+        # Row u of the windows, from the end: the best that leaves u units.
+        windows = sliding_window_view(np.concatenate([none, best]), size)
+        totals = windows[size - units] + np.array(row)[:, None]
+        pick = totals.argmin(axis=0)
+        picked.append(pick)
+        best = np.minimum(totals[pick, np.arange(size)], unreachable)
     if best[-1] >= unreachable:
         return None
     chosen = []
@@ -253,7 +267,7 @@ def _without_memory(
         index = int(pick[left])
         chosen.append(index)
         left -= menu[index].cpu // unit
-    return chosen[::-1]
+    return tuple(reversed(chosen))
 
 
 def _least(values: Sequence[float] | Sequence[tuple[int, float]]) -> int:
@@ -268,52 +282,72 @@ def _menu(
 
     And what the current one would miss, if it is still one of them all.
     """
-    candidates = operations(service, host_millicores, settings.max_utilisation)
+    found = operations(service, host_millicores, settings.max_utilisation)
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
     backlog_rows = sum(rows for _, rows in service.queue)
-    late_rates = late(service.demand, candidates, backlog_rows, settings.interval_s)
+    late_rates = late(service.demand, found, backlog_rows, settings.interval_s)
     current = service.current and _shape(service.current)
-    costs = []
+    priced = []
     staying = None
-    for index, (candidate, late_rate) in enumerate(zip(candidates, late_rates, strict=True)):
-        shape = candidate.shape
-        cost = shape.millicores + settings.batch_cost_millicores * candidate.batch
-        if (shape.millicores, shape.instances, shape.threads, candidate.batch) == current:
-            staying = index
-        else:
-            cost += settings.switch_cost_millicores
-        costs.append(cost + miss_cost * (candidate.shed + late_rate))
-    order = sorted(
-        range(len(candidates)),
-        key=lambda i: (candidates[i].shape.millicores, costs[i], candidates[i].shape.threads),
-    )
+    for operation, late_rate in zip(found, late_rates, strict=True):
+        shape = operation.shape
+        expected = miss_cost * (operation.shed + late_rate)
+        for batch in operation.batches:
+            cost = shape.millicores + settings.batch_cost_millicores * batch
+            if (shape.millicores, shape.instances, shape.threads, batch) == current:
+                staying = operation, late_rate, batch
+            else:
+                cost += settings.switch_cost_millicores
+            priced.append((shape.millicores, cost + expected, shape.threads, batch, operation, late_rate))
+    priced.sort(key=itemgetter(0, 1, 2))
+    checks = Queue.of(service).checks(list(dict.fromkeys(operation.shape for operation in found)))
     # What even the largest would miss is not held against the others.
-    queue = Queue.of(service)
-    most = candidates[order[-1]].shape.millicores
-    lost = min(queue.misses(c.shape, c.batch) for c in candidates if c.shape.millicores == most)
+    lost = math.inf
+    most = priced[-1][0]
+    for millicores, _, _, batch, operation, _ in priced:
+        if millicores == most:
+            lost = min(lost, checks[operation.shape].missed(batch, lost))
     menu: list[_Option] = []
-    for index in order:  # most are beaten, and never become an option
-        candidate, cost = candidates[index], costs[index]
-        memory = candidate.memory_bytes(service)
-        if _beaten(cost, memory, menu):  # even if it missed nothing of the queue: spares most of the checks
+    frontier = _Frontier()
+    for _, cost, _, batch, operation, late_rate in priced:  # most are beaten, and never become an option
+        memory = memory_bytes(service, operation.shape, batch)
+        beaten_at = frontier.least(memory)
+        if cost >= beaten_at:  # even if it missed nothing of the queue: spares most of the checks
             continue
-        queued = max(0, queue.misses(candidate.shape, candidate.batch) - lost)
+        enough = (lost + (beaten_at - cost) / miss_cost) * (1 + _ROUNDING)
+        queued = max(0.0, checks[operation.shape].missed(batch, enough) - lost)
         cost += miss_cost * queued
-        if queued and _beaten(cost, memory, menu):
+        if cost >= beaten_at:
             continue
-        option = _Option(
-            candidate.configuration(service), cost, candidate.load, candidate.shed, late_rates[index], queued
-        )
-        menu.append(option)
+        frontier.add(cost, memory)
+        configuration = operation.configuration(batch, memory)
+        menu.append(_Option(configuration, cost, operation.load, operation.shed, late_rate, queued))
     if staying is None:
         return menu, None
-    kept = candidates[staying]
-    return menu, kept.shed + late_rates[staying] + max(0, queue.misses(kept.shape, kept.batch) - lost)
+    operation, late_rate, batch = staying
+    return menu, operation.shed + late_rate + max(0.0, checks[operation.shape].missed(batch) - lost)
 
 
-def _beaten(cost: float, memory_bytes: int, menu: Sequence[_Option]) -> bool:
-    return any(option.cost <= cost and option.configuration.memory_bytes <= memory_bytes for option in menu)
+class _Frontier:
+    """The least cost within so much memory, of what was added."""
+
+    def __init__(self) -> None:
+        self._memory: list[int] = []  # rising
+        self._cost: list[float] = []  # falling
+
+    def least(self, memory_bytes: int) -> float:
+        """Infinite where nothing is as small."""
+        index = bisect_right(self._memory, memory_bytes)
+        return self._cost[index - 1] if index else math.inf
+
+    def add(self, cost: float, memory_bytes: int) -> None:
+        """Add what costs less than all that is as small."""
+        first = last = bisect_left(self._memory, memory_bytes)
+        while last < len(self._cost) and self._cost[last] >= cost:
+            last += 1
+        self._memory[first:last] = [memory_bytes]
+        self._cost[first:last] = [cost]
 
 
 def _shape(of: Configuration) -> tuple[int, int, int, int]:

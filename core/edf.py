@@ -1,6 +1,7 @@
 """Earliest deadline first over the slots of one worker: when each waiting request would be done."""
 
 import heapq
+import math
 from collections.abc import Sequence
 
 
@@ -47,45 +48,68 @@ def completions(
     return done
 
 
-def saved(
-    free_at: Sequence[float],
-    rows: Sequence[int],
-    remaining: Sequence[float],
-    service_time: Sequence[float],
-    max_batch: int,
-) -> int:
-    """How many waiting requests meet their deadlines, `remaining` seconds from now, if nothing else arrives.
+class Check:
+    """Which of the waiting requests miss their deadlines if nothing else arrives, under one batch limit or another.
 
     As `completions`, but a request that would be late is refused and takes no time, and a batch grows only
-    while its earliest deadline allows.
+    while its earliest deadline allows. `remaining` are the seconds from now to the deadlines, `weights` what
+    each miss counts.
     """
-    slots = sorted([at if at > 0.0 else 0.0 for at in free_at])
-    listed = len(service_time) - 1
-    per_row = service_time[listed] / listed
-    replace = heapq.heapreplace
-    total = len(rows)
-    kept = first = 0
-    while first < total:
-        start = slots[0]
-        size = rows[first]
-        deadline = remaining[first]
-        finish = start + (service_time[size] if size <= listed else per_row * size)
-        if finish > deadline:
-            first += 1
-            continue
-        end = first + 1
-        if size < max_batch:
-            last = first - (first - total) // slots.count(start)
-            while end < last:
-                larger = size + rows[end]
-                if larger > max_batch:
-                    break
-                later = start + (service_time[larger] if larger <= listed else per_row * larger)
-                if later > deadline:
-                    break
-                size, finish = larger, later
-                end += 1
-        replace(slots, finish)
-        kept += end - first
-        first = end
-    return kept
+
+    def __init__(
+        self,
+        free_at: Sequence[float],
+        rows: Sequence[int],
+        remaining: Sequence[float],
+        weights: Sequence[float],
+        service_time: Sequence[float],
+    ) -> None:
+        self._rows = rows
+        self._remaining = remaining
+        self._weights = weights
+        self._service_time = service_time
+        self._start = sorted([at if at > 0.0 else 0.0 for at in free_at]), 0, 0.0
+        # Slots, requests gone and weight lost where the first batch grew up to a limit: up to there all goes the
+        # same under a higher one, which is two thirds of the way.
+        self._shared = self._start
+        self._limit = 0
+
+    def missed(self, max_batch: int, enough: float = math.inf) -> float:
+        """Weight of those that miss; if that reaches `enough`, a part of it that does.
+
+        Limits cost least in rising order.
+        """
+        rows, remaining, service_time = self._rows, self._remaining, self._service_time
+        listed = len(service_time) - 1
+        per_row = service_time[listed] / listed
+        replace = heapq.heapreplace
+        total = len(rows)
+        slots, first, lost = self._shared if max_batch >= self._limit else self._start
+        slots = slots.copy()
+        shared = None
+        while first < total and lost < enough:
+            start = slots[0]
+            size = rows[first]
+            deadline = remaining[first]
+            finish = start + (service_time[size] if size <= listed else per_row * size)
+            if finish > deadline:
+                lost += self._weights[first]
+                first += 1
+                continue
+            end = first + 1
+            if size < max_batch or shared is None:
+                last = first - (first - total) // slots.count(start)
+                while end < last:
+                    larger = size + rows[end]
+                    later = start + (service_time[larger] if larger <= listed else per_row * larger)
+                    if later > deadline:
+                        break
+                    if larger > max_batch:
+                        shared = shared or (slots.copy(), first, lost)
+                        break
+                    size, finish = larger, later
+                    end += 1
+            replace(slots, finish)
+            first = end
+        self._shared, self._limit = shared or (slots, first, lost), max_batch
+        return lost

@@ -165,7 +165,7 @@ def _solving(measured: Measured) -> Table:
             for contended, timings in cases
             for t in timings
         ],
-        note="CP-SAT with one worker, and the dynamic programming before it. Demand is half as much again as there is.",
+        note="Dynamic programming, and CP-SAT where memory is short. Demand is half as much again as there is.",
     )
 
 

@@ -82,7 +82,7 @@ def solutions(
 ) -> Iterator[Timing]:
     """Time `planner.solve` alone, on menus of which the cheapest do not fit together.
 
-    With `memory_short` memory is contended too, which leaves dynamic programming a bound and no more.
+    With `memory_short` memory is contended too, which leaves dynamic programming a bound and CP-SAT the rest.
     """
     for count in counts:
         host = host_millicores(count, cores)
@@ -101,9 +101,7 @@ def _solving(
     count: int, host: int, memory_short: bool, random: np.random.Generator
 ) -> Callable[[], planner.Solution]:
     items = menus(count, host, random)
-    memory = (
-        _contended(items) if memory_short else sum(max(choice.memory for choice in menu) for menu in items)
-    )
+    memory = _contended(items, host) if memory_short else _plenty(items)
     return lambda: planner.solve(items, host, memory, config.Planner().solver_time_s)
 
 
@@ -180,10 +178,15 @@ def menus(count: int, host: int, random: np.random.Generator) -> list[list[Choic
     return made
 
 
-def _contended(items: Sequence[Sequence[Choice]]) -> int:
-    """Memory halfway from what the smallest choices take to what the cheapest do."""
+def _plenty(items: Sequence[Sequence[Choice]]) -> int:
+    return sum(max(choice.memory for choice in menu) for menu in items)
+
+
+def _contended(items: Sequence[Sequence[Choice]], host: int) -> int:
+    """Memory halfway from what the smallest choices take to what those take that are best for CPU alone."""
     least = sum(min(choice.memory for choice in menu) for menu in items)
-    wanted = sum(min(menu, key=lambda choice: choice.cost).memory for menu in items)
+    best = planner.solve(items, host, _plenty(items)).chosen
+    wanted = sum(menu[index].memory for menu, index in zip(items, best, strict=True))
     return (least + wanted) // 2
 
 

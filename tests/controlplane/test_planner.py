@@ -1,10 +1,11 @@
 """The planner: against brute force, and choice by choice."""
 
 import heapq
+import math
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import groupby, product
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.latency import LatencyModel
-from controlplane.operation import Limits, Queue, ServiceState, ladder, late, operations, shapes
+from controlplane.operation import Limits, Queue, ServiceState, ladder, late, memory_bytes, operations, shapes
 from controlplane.planner import Bound, Choice, Configuration, SolverStatus, plan, solve
 
 SETTINGS = config.Planner()
@@ -391,33 +392,58 @@ def test_earliest_deadline_first_needs_only_the_mean_slack(urgent, load):
 # Several services
 
 
-def brute_force(states, host) -> float:
-    """Least cost over all configurations of all services, with nothing pruned."""
+def brute_force(states, host, memory=PLENTY) -> float:
+    """Least cost over all configurations of all services, with nothing pruned; infinite if none fit together."""
     priced = []
     for state in states:
         candidates = operations(state, host, SETTINGS.max_utilisation)
         queue = Queue.of(state)
         waiting = sum(rows for _, rows in state.queue)
+
+        def missed(candidate, batch, queue=queue):
+            """By a check that was asked nothing else."""
+            return queue.checks([candidate.shape])[candidate.shape].missed(batch)
+
         most = max(c.shape.millicores for c in candidates)
-        lost = min(queue.misses(c.shape, c.batch) for c in candidates if c.shape.millicores == most)
+        lost = min(missed(c, batch) for c in candidates if c.shape.millicores == most for batch in c.batches)
         prices = []
         for candidate, late_rate in zip(
             candidates, late(state.demand, candidates, waiting, SETTINGS.interval_s), strict=True
         ):
-            queued = max(0, queue.misses(candidate.shape, candidate.batch) - lost)
-            misses = candidate.shed + late_rate + queued
-            cost = (
-                candidate.shape.millicores
-                + SETTINGS.batch_cost_millicores * candidate.batch
-                + SETTINGS.switch_cost_millicores
-                + SETTINGS.miss_cost_millicores * state.weight / max(state.demand.rate, 1.0) * misses
-            )
-            prices.append((candidate.shape.millicores, cost))
+            for batch in candidate.batches:
+                queued = max(0, missed(candidate, batch) - lost)
+                misses = candidate.shed + late_rate + queued
+                cost = (
+                    candidate.shape.millicores
+                    + SETTINGS.batch_cost_millicores * batch
+                    + SETTINGS.switch_cost_millicores
+                    + SETTINGS.miss_cost_millicores * state.weight / max(state.demand.rate, 1.0) * misses
+                )
+                needed = memory_bytes(state, candidate.shape, batch)
+                prices.append((candidate.shape.millicores, needed, cost))
         priced.append(prices)
     return min(
-        sum(cost for _, cost in chosen)
-        for chosen in product(*priced)
-        if sum(millicores for millicores, _ in chosen) <= host
+        (
+            sum(cost for _, _, cost in chosen)
+            for chosen in product(*priced)
+            if sum(millicores for millicores, _, _ in chosen) <= host
+            and sum(needed for _, needed, _ in chosen) <= memory
+        ),
+        default=math.inf,
+    )
+
+
+def cost_of(planned, states) -> float:
+    """What the planner minimises, of a plan."""
+    return sum(
+        a.configuration.cpu_millicores
+        + SETTINGS.batch_cost_millicores * a.configuration.max_batch
+        + SETTINGS.switch_cost_millicores
+        + SETTINGS.miss_cost_millicores
+        * state.weight
+        / max(state.demand.rate, 1.0)
+        * a.reasons.expected_misses
+        for state, a in zip(states, planned.assignments, strict=True)
     )
 
 
@@ -442,19 +468,80 @@ STATES = st.builds(
 def test_a_plan_costs_what_brute_force_finds(states, host):
     assume(sum(min(300, host) for _ in states) <= host)
     planned = plan(states, host, PLENTY, SETTINGS)
-    cost = sum(
-        a.configuration.cpu_millicores
-        + SETTINGS.batch_cost_millicores * a.configuration.max_batch
-        + SETTINGS.switch_cost_millicores
-        + SETTINGS.miss_cost_millicores
-        * state.weight
-        / max(state.demand.rate, 1.0)
-        * a.reasons.expected_misses
-        for state, a in zip(states, planned.assignments, strict=True)
-    )
     assert planned.status is SolverStatus.OPTIMAL
     assert sum(a.configuration.cpu_millicores for a in planned.assignments) <= host
-    assert cost == pytest.approx(brute_force(states, host), abs=0.1)
+    assert cost_of(planned, states) == pytest.approx(brute_force(states, host), abs=0.1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    states=st.lists(STATES, min_size=1, max_size=2),
+    running=st.lists(st.tuples(st.floats(0, 0.2), st.integers(1, 2)), max_size=4),
+    memory=st.integers(2, 14),
+)
+def test_a_plan_within_memory_costs_what_brute_force_finds(states, running, memory):
+    states = [
+        replace(state, running=running, memory_base_bytes=1, memory_per_row_bytes=1) for state in states
+    ]
+    least = brute_force(states, 4000, memory)
+    assume(least < math.inf)
+    planned = plan(states, 4000, memory, SETTINGS)
+    assert planned.status is SolverStatus.OPTIMAL
+    assert sum(a.configuration.memory_bytes for a in planned.assignments) <= memory
+    assert cost_of(planned, states) == pytest.approx(least, abs=0.1)
+
+
+@settings(deadline=None)
+@given(
+    demand_=st.builds(demand, st.floats(0, 100), st.none(), st.sampled_from([1.0, 1.3, 3.0])),
+    latency=st.sampled_from([CONV, BATCHING, SMALL]),
+    limits=st.builds(
+        Limits, st.just(300), st.just(64_000), st.integers(1, 6), st.integers(1, 4), st.integers(1, 8)
+    ),
+)
+def test_batches_grow_to_what_the_demand_makes_necessary(demand_, latency, limits):
+    """Shape by shape and limit by limit, as it is written."""
+    state = service(latency, demand_, limits=limits)
+    found = operations(state, HOST, SETTINGS.max_utilisation)
+    assert dict.fromkeys(
+        (o.shape.millicores, o.shape.instances, o.shape.threads) for o in found
+    ) == dict.fromkeys(shapes(limits, HOST))
+    request_rows = math.ceil(demand_.rows_per_request)
+    longest = max(limits.max_batch, request_rows)
+    of_requests = {math.ceil(n * demand_.rows_per_request - 1e-9) for n in range(1, longest + 1)}
+    whole = [k for k in range(request_rows, longest + 1) if k in of_requests]
+    for shape, same in groupby(found, key=lambda o: o.shape):
+        grown = [(batch, o.rows) for o in same for batch in o.batches]
+        mean = latency.table(shape.threads, longest).mean
+        cheapest = min(whole, key=lambda k: mean[k] / k)
+        limits_ = list(ladder(limits.max_batch))
+        useful = [b for b in limits_ if b < cheapest]
+        assert [batch for batch, _ in grown] == limits_[: len(useful) + 1]
+        loads = load_by_rows(state, shape, longest)
+        for batch, rows in grown:
+            within = [k for k in whole if k <= max(batch, request_rows)]
+            enough = [k for k in within if loads[k] <= SETTINGS.max_utilisation]
+            assert rows == (enough[0] if enough else min(within, key=loads.__getitem__))
+
+
+def load_by_rows(state, shape, longest) -> list[float]:
+    """Give the load of the slots or of the quota, whichever is higher, with executions of so many rows."""
+    arriving, latency = state.demand, state.latency
+    single = latency.table(1, longest).mean
+    mean = latency.table(shape.threads, longest).mean
+    contention = 1 + latency.kappa * (shape.instances - 1)
+    row_rate = arriving.rate * arriving.rows_per_request
+    loads = [math.inf]
+    for k in range(1, longest + 1):
+        wall_s = mean[k] * contention * max(1.0, 1000 * shape.instances * shape.threads / shape.millicores)
+        cpu_s = (
+            min(single[k], shape.threads * mean[k]) * contention / k
+            + state.request_overhead_s / arriving.rows_per_request
+        )
+        loads.append(
+            max(row_rate * wall_s / (k * shape.instances), row_rate * cpu_s * 1000 / shape.millicores)
+        )
+    return loads
 
 
 def test_no_services():

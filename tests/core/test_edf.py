@@ -1,9 +1,11 @@
 """EDF list scheduling, exact by hand and against a slow reference."""
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.edf import completions, saved
+from core.edf import Check, completions
 
 FLAT = (0.0, 1.0, 1.5, 2.0, 2.5)  # seconds for 1 to 4 rows
 
@@ -45,6 +47,11 @@ def test_rows_beyond_the_table_cost_as_much_per_row_as_its_end():
 
 def test_rows_do_not_overtake_to_fill_a_batch():
     assert completions([0.0], [1, 2, 1], FLAT, 2) == [1.0, 2.5, 3.5]
+
+
+def saved(free_at, rows, remaining, service_time, max_batch) -> int:
+    """Count those that do not miss."""
+    return len(rows) - Check(free_at, rows, remaining, [1.0] * len(rows), service_time).missed(max_batch)
 
 
 def test_saved_counts_what_is_on_time():
@@ -135,3 +142,59 @@ def test_on_one_slot_refusing_what_is_late_never_saves_fewer(free_at, jobs):
     ends = completions([free_at], rows, FLAT, 1)
     on_time = sum(end <= r for end, r in zip(ends, remaining, strict=True))
     assert saved([free_at], rows, remaining, FLAT, 1) >= on_time
+
+
+def refusing(free_at, rows, remaining, service_time, max_batch):
+    """Which requests a check refuses: the same rule, step by step, with no concern for speed."""
+    free = [max(0.0, at) for at in free_at]
+    longest = len(service_time) - 1
+
+    def cost(size):
+        return service_time[size] if size <= longest else service_time[longest] / longest * size
+
+    waiting = list(range(len(rows)))
+    refused = []
+    while waiting:
+        start = min(free)
+        idle = [slot for slot, at in enumerate(free) if at == start]
+        share = -(-len(waiting) // len(idle))
+        first = waiting.pop(0)
+        if start + cost(rows[first]) > remaining[first]:
+            refused.append(first)
+            continue
+        size, taken = rows[first], 1
+        while waiting and taken < share and size + rows[waiting[0]] <= max_batch:
+            if start + cost(size + rows[waiting[0]]) > remaining[first]:
+                break
+            size += rows[waiting.pop(0)]
+            taken += 1
+        free[idle[0]] = start + cost(size)
+    return refused
+
+
+@settings(deadline=None)
+@given(
+    free_at=st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.25, 0.5, 1.75]), min_size=1, max_size=5),
+    jobs=st.lists(
+        st.tuples(
+            st.integers(-1, 16).map(lambda n: n / 4), st.integers(1, 5), st.sampled_from([0.25, 1.0, 2.0])
+        ),
+        max_size=20,
+    ),
+    service_time=st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=1, max_size=6),
+    asked=st.lists(
+        st.tuples(st.integers(1, 8), st.just(math.inf) | st.integers(0, 12).map(float)),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_what_is_missed_equals_the_reference_whatever_was_asked_before(free_at, jobs, service_time, asked):
+    remaining, rows, weights = [list(column) for column in zip(*jobs, strict=True)] if jobs else ([], [], [])
+    table = [0.0]
+    for step in service_time:
+        table.append(table[-1] + step)
+    check = Check(free_at, rows, remaining, weights, table)
+    for max_batch, enough in asked:
+        lost = sum(weights[index] for index in refusing(free_at, rows, remaining, table, max_batch))
+        missed = check.missed(max_batch, enough)
+        assert missed == lost if lost < enough else enough <= missed <= lost

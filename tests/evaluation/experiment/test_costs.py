@@ -116,9 +116,10 @@ def test_menus_leave_something_to_decide() -> None:
     assert sum(menu[0].cpu for menu in menus) <= 16_000
 
 
-def test_with_memory_short_what_cpu_alone_allows_does_not_fit() -> None:
-    menus = planner_time.menus(8, 16_000, np.random.default_rng(1))
-    memory = planner_time._contended(menus)
+@pytest.mark.parametrize("seed", range(5))
+def test_with_memory_short_what_cpu_alone_allows_does_not_fit(seed: int) -> None:
+    menus = planner_time.menus(8, 16_000, np.random.default_rng(seed))
+    memory = planner_time._contended(menus, 16_000)
     free, short = (planner.solve(menus, 16_000, limit, 5.0) for limit in (1 << 50, memory))
     taken = [
         sum(menu[index].memory for menu, index in zip(menus, solution.chosen, strict=True))
