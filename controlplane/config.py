@@ -38,12 +38,15 @@ class Planner(Section, frozen=True, kw_only=True):
     interval_s: Seconds = 1.0
     # What the program would pay to save all of a service's deadlines: 100 millicores for one in a thousand.
     miss_cost_millicores: Annotated[float, Meta(gt=0)] = 100_000.0
+    # What a miss counts of a request that arrived with less than 1.5 × the time of one row on one thread. The network
+    # has eaten its budget; to save it takes threads, which cost every request beside it twice the CPU and more.
+    tight_weight: Annotated[float, Meta(ge=0)] = 0.1
     # A row more of batch limit, in millicores: prefers small batches where both do.
     batch_cost_millicores: Annotated[float, Meta(ge=0)] = 1.0
     # A changed shape must be worth this much.
     switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
-    # Share of a quota that the mean demand may use.
-    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    # Share of a quota, or of the slots, that the demand may use: what is believed of its rate and a deviation more.
+    max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 1.0
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
     # CPU of gRPC and Python for one request, until measured.

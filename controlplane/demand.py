@@ -65,6 +65,7 @@ class Demand:
     def __init__(self) -> None:
         self._recorded_at = math.inf
         self._requests = tuple(_Average(horizon) for horizon in HORIZONS_S)
+        self._complete = _Average(HORIZONS_S[-1])
         self._rows = _Average(HORIZONS_S[-1])
         self._budgets: dict[float, float] = {}
         self._last = (0.0, 0)  # window in seconds, arrivals
@@ -72,33 +73,37 @@ class Demand:
         self._expected = 0.0
 
     def record(
-        self, window_s: float, arrivals: int, rows: int, budgets: Iterable[tuple[float, int]], now: float
+        self, window_s: float, headers: int, rows: int, budgets: Iterable[tuple[float, int]], now: float
     ) -> None:
-        """Learn the window that ends now: requests and rows that arrived in it, and their remaining budgets.
+        """Learn the window that ends now: the requests whose header arrived in it, and those that were complete.
 
-        `budgets` is a histogram as (upper bound in ms, count), ascending, empty buckets included; the last
-        bound may be infinite. A window that is not positive is ignored.
+        Of the latter the rows and the remaining budgets, a histogram as (upper bound in ms, count), ascending,
+        empty buckets included; the last bound may be infinite. The rate is that of the headers: while a network
+        stands still no body ends, and what is on its way will come all at once. A window that is not positive is
+        ignored.
         """
         if not 0 < window_s < math.inf:
             return
         # Windows that were lost make the others no younger.
         elapsed_s = max(window_s, now - self._recorded_at)
         self._recorded_at = now
-        self._disperse(window_s, elapsed_s, arrivals)
+        self._disperse(window_s, elapsed_s, headers)
         for average in self._requests:
-            average.add(window_s, elapsed_s, arrivals)
+            average.add(window_s, elapsed_s, headers)
+        histogram = list(budgets)
+        complete = sum(count for _, count in histogram)
+        self._complete.add(window_s, elapsed_s, complete)
         self._rows.add(window_s, elapsed_s, rows)
-        self._follow_budgets(window_s, elapsed_s, list(budgets))
+        self._follow_budgets(window_s, elapsed_s, histogram, complete)
 
     def estimate(self) -> DemandEstimate:
         """Give what is believed now."""
-        slow = self._requests[-1]
-        believed = self._believed()
+        believed, complete = self._believed(), self._complete.count
         observed_s = believed.observed_s
         return DemandEstimate(
             rate=believed.rate,
             rate_error=math.sqrt(believed.rate / observed_s) if observed_s > 0 else 0.0,
-            rows_per_request=max(1.0, self._rows.count / slow.count) if slow.count > 0 else 1.0,
+            rows_per_request=max(1.0, self._rows.count / complete) if complete > 0 else 1.0,
             budgets=self.budgets(),
             dispersion=self._dispersion(),
         )
@@ -132,13 +137,12 @@ class Demand:
         return tuple((s, share / kept) for s, share in points)
 
     def _follow_budgets(
-        self, window_s: float, elapsed_s: float, histogram: Sequence[tuple[float, int]]
+        self, window_s: float, elapsed_s: float, histogram: Sequence[tuple[float, int]], total: int
     ) -> None:
         """Average the windows' shares over time, not over requests: a backlog that an outage lets loose at
         once is large, and says no more of what comes next than the calm after it. What trickles through before
         says less: a window with fewer requests than usual counts for as much less.
         """
-        total = sum(count for _, count in histogram)
         if total == 0:
             return
         rate = self._requests[-1].rate

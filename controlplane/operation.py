@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple, Self
@@ -20,6 +20,12 @@ STEP_MILLICORES = 100
 HEAD_ROOM_MILLICORES = 100
 # Up to so many threads fractions of a core are worth having.
 FRACTIONAL_THREADS = 2
+# What runs on so much of its quota while something waits may be asked for more than it serves. How much more nobody
+# can know, of clients that wait for answers least of all: a tenth more is planned for, again and again.
+SATURATED = 0.95
+UNSERVED = 1.1
+# Of the mean time of one row on one thread: who arrives with less is tight.
+TIGHT_FACTOR = 1.5
 RESIDUAL_SHARE = 0.1  # of its time an execution is expected to take on, however overdue
 
 
@@ -46,6 +52,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request in the queue; seconds until its deadline, now and when it was queued."""
+
+    remaining_s: float
+    rows: int = 1
+    budget_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceState:
     """One worker as the planner sees it; durations in seconds."""
 
@@ -53,7 +68,7 @@ class ServiceState:
     latency: LatencyModel  # a snapshot, where samples arrive while another thread plans
     demand: DemandEstimate
     limits: Limits = Limits()
-    queue: Sequence[tuple[float, int]] = ()  # (remaining time, rows) of what waits, in deadline order
+    queue: Sequence[Waiting] = ()  # in deadline order
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
     current: Configuration | None = None
     weight: float = 1.0
@@ -63,6 +78,15 @@ class ServiceState:
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
+
+    @property
+    def saturated(self) -> bool:
+        """Whether what waits does so for CPU that is used up."""
+        if not self.queue or self.current is None:
+            return False
+        current = self.current
+        most = min(current.cpu_millicores / 1000, current.instances * current.threads)
+        return self.cores_used >= SATURATED * most
 
 
 @functools.lru_cache
@@ -152,11 +176,15 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
     quota beside n − 1 others; and they load the quota to λ·(CPU per row + overhead per row). The smallest k
     within the batch limit that keeps the higher of both within `max_utilisation` is what batches grow to,
-    else the k that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
+    else the k that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed,
+    with λ a standard deviation of its estimate higher, and a tenth where the worker is saturated.
     """
     demand, model = service.demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
     row_rate = demand.rate * demand.rows_per_request
+    most = max_utilisation / (1 + demand.rate_error / max(demand.rate, 1e-9))
+    if service.saturated:
+        most /= UNSERVED
     overhead_s = service.request_overhead_s / demand.rows_per_request
     longest = max(service.limits.max_batch, request_rows)
     rows = np.arange(1.0, longest + 1)
@@ -181,13 +209,13 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     batches = ladder(service.limits.max_batch)
     cheapest = np.argmin(np.where(whole, mean / rows, np.inf), axis=1) + 1
     useful = np.arange(len(batches)) <= np.searchsorted(batches, cheapest)[:, None]
-    chosen = _rows(load, request_rows, np.maximum(batches, request_rows), max_utilisation)
+    chosen = _rows(load, request_rows, np.maximum(batches, request_rows), most)
     # Rows rise with the limit: limits of the same rows are neighbours.
     of, first = np.nonzero(useful & (np.diff(chosen, axis=1, prepend=0) > 0))
     last = np.append(first[1:], 0)  # where the next shape begins, its own limits have ended
     last = np.where(last > 0, last, useful.sum(axis=1)[of])
     at = of, chosen[of, first] - 1
-    served = demand.rate * np.minimum(1.0, max_utilisation / np.maximum(load[at], 1e-9))
+    served = demand.rate * np.minimum(1.0, most / np.maximum(load[at], 1e-9))
     made = [
         Shape(*shape, [0.0, *upper])
         for shape, upper in zip(shapes(service.limits, host_millicores), upper_s.tolist(), strict=True)
@@ -213,7 +241,11 @@ def _rows(load: Floats, request_rows: int, limits: Integers, max_utilisation: fl
 
 
 def late(
-    demand: DemandEstimate, candidates: Sequence[Operation], backlog_rows: int = 0, horizon_s: float = 1.0
+    demand: DemandEstimate,
+    candidates: Sequence[Operation],
+    backlog_rows: int = 0,
+    horizon_s: float = 1.0,
+    worth: Callable[[float], float] = lambda _: 1.0,
 ) -> list[float]:
     """Requests per second that arrive to miss their deadline, for each operation, `horizon_s` from now.
 
@@ -236,7 +268,7 @@ def late(
     ch. 8) and an exponential tail. What is not known of the rate adds to σ².
 
     Executions of g requests each arrive with c_a²/g of the requests' c_a². Nobody waits for a batch to fill.
-    Budgets that no configuration can meet count for none.
+    Budgets that no configuration can meet count for none, others what they are `worth`.
     """
     if not demand.budgets:
         return [0.0] * len(candidates)
@@ -244,6 +276,7 @@ def late(
     fastest = min(candidate.shape.upper_s[candidate.request_rows] for candidate in candidates)
     feasible = budgets >= fastest
     budgets, shares = budgets[feasible], shares[feasible]
+    worths = np.array([worth(budget_s) for budget_s in budgets])
     if not budgets.size:
         return [0.0] * len(candidates)
 
@@ -257,12 +290,12 @@ def late(
     load = column(o.load for o in candidates)
     variation = demand.dispersion * demand.rows_per_request / rows + column(o.spread for o in candidates)
     slack = budgets - upper
-    hopeless = np.where(slack < 0, shares, 0.0)
-    living = shares - hopeless
+    living = np.where(slack < 0, 0.0, shares)
+    hopeless = (shares - living) * worths
     slack = np.maximum(slack, 0.0)
     exponent = np.sqrt(2 * (slots + 1)) - 1
     all_busy = np.minimum(load, 1.0) ** exponent
-    blocked = all_busy * np.maximum(1 - slack / mean, 0.0) ** slots * living
+    blocked = all_busy * np.maximum(1 - slack / mean, 0.0) ** slots * living * worths
 
     # The most urgent, in all cuts of the demand; those too late anyway are in nobody's way.
     part = np.cumsum(living, axis=1)
@@ -278,7 +311,7 @@ def late(
         2 * drift * mean_slack / variance + log_ndtr((-backlog - drift * horizon_s - mean_slack) / deviation)
     )
     waits = np.minimum(straight + np.minimum(rho, 1.0) ** exponent * regulated, 1.0)
-    overtaken = np.max(part * waits, axis=1)
+    overtaken = np.max(np.cumsum(living * worths, axis=1) * waits, axis=1)
     share = hopeless.sum(axis=1) + np.maximum(blocked.sum(axis=1), overtaken)
     served = np.fromiter((o.served for o in candidates), float, len(candidates))
     return list((served * share).tolist())
@@ -294,10 +327,15 @@ class Queue:
     running: Sequence[tuple[float, int]]
 
     @classmethod
-    def of(cls, service: ServiceState) -> Self:
-        """Give the queue of `service`."""
-        remaining, rows = zip(*service.queue, strict=True) if service.queue else ((), ())
-        return cls(remaining, rows, [1.0] * len(rows), service.running)
+    def of(cls, service: ServiceState, worth: Callable[[float], float]) -> Self:
+        """Give the queue of `service`, of which a miss weighs what its budget was `worth`."""
+        waiting = service.queue
+        return cls(
+            [w.remaining_s for w in waiting],
+            [w.rows for w in waiting],
+            [worth(w.budget_s) for w in waiting],
+            service.running,
+        )
 
     def checks(self, shapes: Sequence[Shape]) -> dict[Shape, edf.Check]:
         """Give what tells the weight of those that miss their deadlines in each shape, by batch limit."""

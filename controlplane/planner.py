@@ -16,7 +16,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ortools.sat.python import cp_model
 
 from controlplane import config
-from controlplane.operation import Configuration, Limits, Queue, ServiceState, late, memory_bytes, operations
+from controlplane.operation import (
+    TIGHT_FACTOR,
+    Configuration,
+    Limits,
+    Queue,
+    ServiceState,
+    late,
+    memory_bytes,
+    operations,
+)
 
 __all__ = [
     "Assignment",
@@ -285,8 +294,13 @@ def _menu(
     found = operations(service, host_millicores, settings.max_utilisation)
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
-    backlog_rows = sum(rows for _, rows in service.queue)
-    late_rates = late(service.demand, found, backlog_rows, settings.interval_s)
+    tight_s = TIGHT_FACTOR * service.latency.table(1, 1).mean[1]
+
+    def worth(budget_s: float) -> float:
+        return settings.tight_weight if budget_s < tight_s else 1.0
+
+    backlog_rows = sum(waiting.rows for waiting in service.queue)
+    late_rates = late(service.demand, found, backlog_rows, settings.interval_s, worth)
     current = service.current and _shape(service.current)
     priced = []
     staying = None
@@ -301,7 +315,7 @@ def _menu(
                 cost += settings.switch_cost_millicores
             priced.append((shape.millicores, cost + expected, shape.threads, batch, operation, late_rate))
     priced.sort(key=itemgetter(0, 1, 2))
-    checks = Queue.of(service).checks(list(dict.fromkeys(operation.shape for operation in found)))
+    checks = Queue.of(service, worth).checks(list(dict.fromkeys(operation.shape for operation in found)))
     # What even the largest would miss is not held against the others.
     lost = math.inf
     most = priced[-1][0]

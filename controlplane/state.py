@@ -177,7 +177,7 @@ class Fleet:
         if sample.starting or sample.window_s <= 0:
             return
         budgets = zip(sample.budget_at_arrival.upper_bound_ms, sample.budget_at_arrival.count, strict=False)
-        worker.demand.record(sample.window_s, sample.arrivals, sample.arrived_rows, list(budgets), now)
+        worker.demand.record(sample.window_s, sample.headers, sample.arrived_rows, list(budgets), now)
         # Only where one thread runs all of an execution is the rest of the CPU time known.
         complete = sample.executions_rest == 0 and all(e.threads == 1 for e in sample.executions)
         if sample.arrivals >= 1 and len(sample.executions) >= 1 and complete:
@@ -244,9 +244,15 @@ def check_hello(hello: control_pb2.Hello) -> None:
 def check(sample: control_pb2.Sample) -> None:
     """Raises AbsurdReportError for numbers that no worker can mean."""
     _within("window_s", sample.window_s, 0, _MAX_MS / 1000)
-    counts = (sample.arrivals, sample.arrived_rows, sample.waiting_rest, sample.executions_rest)
+    counts = (
+        sample.headers,
+        sample.arrivals,
+        sample.arrived_rows,
+        sample.waiting_rest,
+        sample.executions_rest,
+    )
     for name, value in zip(
-        ("arrivals", "arrived_rows", "waiting_rest", "executions_rest"), counts, strict=True
+        ("headers", "arrivals", "arrived_rows", "waiting_rest", "executions_rest"), counts, strict=True
     ):
         _within(name, value, 0, _MAX_COUNT)
     for outcome in control_pb2.Outcomes.DESCRIPTOR.fields:
@@ -257,6 +263,7 @@ def check(sample: control_pb2.Sample) -> None:
     _all_within("executions.rows", (e.rows for e in sample.executions), 1, _MAX_COUNT)
     _all_within("executions.threads", (e.threads for e in sample.executions), 1, 1024)
     _all_within("waiting.remaining_ms", (w.remaining_ms for w in sample.waiting), -_MAX_MS, _MAX_MS)
+    _all_within("waiting.waited_ms", (w.waited_ms for w in sample.waiting), 0, _MAX_MS)
     _all_within("waiting.rows", (w.rows for w in sample.waiting), 1, _MAX_COUNT)
     _all_within("running.elapsed_ms", (r.elapsed_ms for r in sample.running), 0, _MAX_MS)
     _all_within("running.rows", (r.rows for r in sample.running), 1, _MAX_COUNT)

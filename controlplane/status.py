@@ -6,6 +6,7 @@ import numpy as np
 
 from controlplane.config import Config, ServicePolicy
 from controlplane.latency import stretched_mean, stretched_upper
+from controlplane.operation import Waiting
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
 from controlplane.state import Fleet, Worker, allocation_message
@@ -31,7 +32,11 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             max_threads=hello.max_threads,
             max_batch=min(hello.max_batch, policy.max_batch),
         ),
-        queue=[(w.remaining_ms / 1000, w.rows) for w in sample.waiting if w.remaining_ms > 0],
+        queue=[
+            Waiting(w.remaining_ms / 1000, w.rows, (w.remaining_ms + w.waited_ms) / 1000)
+            for w in sample.waiting
+            if w.remaining_ms > 0
+        ],
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
         current=configuration_of(worker.allocation),
         weight=policy.weight,

@@ -40,11 +40,17 @@ class Metrics:
         self._service = Histogram(
             "sponge_worker_service_seconds", "Duration of an execution.", buckets=_SECONDS, registry=registry
         )
+        self._announced = Counter(
+            "sponge_worker_headers", "Requests whose header has arrived.", registry=registry
+        )
         self._uncertain = Counter(
             "sponge_worker_uncertain_deadlines",
             "Requests whose header may have waited behind another upload and that do not say.",
             registry=registry,
         )
+
+    def announced(self) -> None:
+        self._announced.inc()
 
     def arrived(self, request: Request, now: float) -> None:
         self._budget.observe(max(0.0, request.deadline_at - now))

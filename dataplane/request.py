@@ -26,15 +26,17 @@ class Outcome(enum.Enum):
 class Request:
     """One request in the queue. Times are seconds on the worker's monotonic clock.
 
-    `deadline_at` is when execution has to be over for an answer in time; until `expires_at` a late answer
-    is still wanted. `rank_at` is its place in the order of service: the deadline, unless that is shorter
-    than the service believes. `shape_key` is equal for requests that may share a batch.
+    `arrived_at` is when its header was there, `queued_at` when its body was complete. `deadline_at` is when
+    execution has to be over for an answer in time; until `expires_at` a late answer is still wanted. `rank_at`
+    is its place in the order of service: the deadline, unless that is shorter than the service believes.
+    `shape_key` is equal for requests that may share a batch.
     """
 
     sequence: int
     rows: int
     shape_key: Hashable
     arrived_at: float
+    queued_at: float
     deadline_at: float
     expires_at: float
     rank_at: float

@@ -107,6 +107,8 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         header = self._connections.header(context.peer(), _sent_s(context), received_at)
         if header.uncertain:
             self._metrics.uncertain_deadline()
+        for observer in self._observers:
+            observer.announced()
         try:
             body = await anext(messages, None)
             if body is None:
@@ -140,6 +142,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             rows=decoded.rows,
             shape_key=decoded.shape_key,
             arrived_at=received_at,
+            queued_at=complete_at,
             deadline_at=resolved.deadline_at,
             expires_at=resolved.expires_at,
             rank_at=resolved.rank_at,

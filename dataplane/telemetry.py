@@ -59,6 +59,9 @@ class Telemetry:
         self._begin(now, resources)
         self._executions.extend(executions)
 
+    def announced(self) -> None:
+        self._headers += 1
+
     def arrived(self, request: Request, now: float) -> None:
         self._arrivals += 1
         self._arrived_rows += request.rows
@@ -97,13 +100,18 @@ class Telemetry:
             window_s=now - self._window_began_at,
             starting=starting,
             distress=distress,
+            headers=self._headers,
             arrivals=self._arrivals,
             arrived_rows=self._arrived_rows,
             outcomes=control_pb2.Outcomes(**{outcome.value: n for outcome, n in self._outcomes.items()}),
             budget_at_arrival=self._budgets.message(),
             latency=self._latencies.message(),
             waiting=[
-                control_pb2.Waiting(remaining_ms=_ms(request.deadline_at - now), rows=request.rows)
+                control_pb2.Waiting(
+                    remaining_ms=_ms(request.deadline_at - now),
+                    rows=request.rows,
+                    waited_ms=_ms(now - request.queued_at),
+                )
                 for request in live[:_MAX_WAITING]
             ],
             waiting_rest=len(batcher) - min(len(live), _MAX_WAITING),
@@ -137,7 +145,7 @@ class Telemetry:
     def _begin(self, now: float, resources: Resources) -> None:
         self._window_began_at = now
         self._resources = resources
-        self._arrivals = self._arrived_rows = self._executions_rest = 0
+        self._headers = self._arrivals = self._arrived_rows = self._executions_rest = 0
         self._outcomes = dict.fromkeys(Outcome, 0)
         self._budgets, self._latencies = _Histogram(), _Histogram()
         self._executions = []

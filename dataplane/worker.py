@@ -38,6 +38,9 @@ class Answer:
 class Observer(Protocol):
     """Hears of everything that happens to requests; must return quickly."""
 
+    def announced(self) -> None:
+        """The header of a request is there; its body may take a while, or never come."""
+
     def arrived(self, request: Request, now: float) -> None: ...
     def completed(self, completion: Completion) -> None: ...
     def executed(self, record: ExecutionRecord) -> None: ...

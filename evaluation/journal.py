@@ -15,6 +15,7 @@ from dataplane.request import Completion, ExecutionRecord, Outcome, Request
 class Served(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One request, in seconds of the worker's clock; `started_s` is None and `batch_rows` 0 where it never ran."""
 
+    header_s: float
     arrived_s: float  # complete at the worker, and queued
     deadline_s: float
     expires_s: float
@@ -53,6 +54,9 @@ class Journal:
         self._open: dict[float, deque[tuple[Request, float]]] = {}
         self._record: ExecutionRecord | None = None
 
+    def announced(self) -> None:
+        """Of a header its request tells, once that is queued."""
+
     def arrived(self, request: Request, now: float) -> None:
         self._open.setdefault(request.arrived_at, deque()).append((request, now))
 
@@ -69,6 +73,7 @@ class Journal:
             del self._open[completion.arrived_at]
         self.served.append(
             Served(
+                header_s=request.arrived_at,
                 arrived_s=queued_at,
                 deadline_s=request.deadline_at,
                 expires_s=request.expires_at,

@@ -12,7 +12,14 @@ import numpy as np
 from controlplane import config, planner
 from controlplane.demand import DemandEstimate
 from controlplane.latency import Curve, LatencyModel
-from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, Configuration, Limits, ServiceState
+from controlplane.operation import (
+    HEAD_ROOM_MILLICORES,
+    STEP_MILLICORES,
+    Configuration,
+    Limits,
+    ServiceState,
+    Waiting,
+)
 from controlplane.planner import Choice
 
 _HOST_MEMORY = 64 << 30
@@ -138,7 +145,7 @@ def _service(name: str, millicores: float, waiting: int, random: np.random.Gener
         limits=Limits(
             min_millicores=100, max_millicores=16_000, max_instances=16, max_threads=16, max_batch=8
         ),
-        queue=[(slo_s * (place + 1) / waiting, 1) for place in range(waiting)],
+        queue=[Waiting(slo_s * (place + 1) / waiting) for place in range(waiting)],
         running=[(float(random.uniform(0, work_s)), 1) for _ in range(instances)] if waiting else (),
         current=Configuration(1000 * instances + HEAD_ROOM_MILLICORES, instances, 1, 1),
     )

@@ -128,4 +128,4 @@ class Reporter:
 
 def _request(number: int, arrived_at: float, budget_s: float) -> Request:
     deadline_at = arrived_at + budget_s
-    return Request(number, 1, (), arrived_at, deadline_at, deadline_at, deadline_at)
+    return Request(number, 1, (), arrived_at, arrived_at, deadline_at, deadline_at, deadline_at)

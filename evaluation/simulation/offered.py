@@ -15,6 +15,10 @@ from evaluation.workload import Phase
 ARRIVALS = "constant, poisson, flash:FACTOR,AT_S,LENGTH_S, drift:FACTOR, or a file of rates per second"
 
 
+# What goes before the body on a connection of its own: HTTP/2 preface, settings and headers.
+HEADER_BYTES = 500
+
+
 class RatesError(ValueError):
     """Arrivals that cannot be used; the text is one line."""
 
@@ -50,6 +54,7 @@ class Offered:
     """Requests of one service in the order in which they arrive at the worker; seconds of the run."""
 
     sent_s: Sequence[float]
+    header_s: Sequence[float]
     arrived_s: Sequence[float]
     deadline_s: Sequence[float]
     # Send times in order: what a clairvoyant policy may count.
@@ -78,6 +83,7 @@ def offer(
     order = sorted(range(len(sent_s)), key=lambda i: (arrived[i], i))
     return Offered(
         sent_s=[sent_s[i] for i in order],
+        header_s=[link.finish(sent_s[i], HEADER_BYTES) for i in order],
         arrived_s=[arrived[i] for i in order],
         deadline_s=[sent_s[i] + slos[i] for i in order],
         schedule_s=list(sent_s),

@@ -171,7 +171,13 @@ def _charged(allocation: Allocation) -> Target:
 def _scenario(recording: Recording, times: ServiceTimesAgain) -> Scenario:
     served, limits = recording.served, recording.limits
     arrived_s = [one.arrived_s for one in served]
-    offered = Offered(arrived_s, arrived_s, [one.deadline_s for one in served], arrived_s)
+    offered = Offered(
+        sent_s=[one.header_s for one in served],
+        header_s=[one.header_s for one in served],
+        arrived_s=arrived_s,
+        deadline_s=[one.deadline_s for one in served],
+        schedule_s=arrived_s,
+    )
     medians = times.medians()
     fastest_s = min(work_s for (rows, _), work_s in medians.items() if rows == 1)
     service = Service(

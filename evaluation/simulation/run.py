@@ -68,6 +68,8 @@ def play(plane: Plane, tallies: Sequence[Tally], seconds: float) -> bool:
         for worker, report in zip(workers, reports, strict=True):
             if worker.next_finish_at < at:
                 at, act = worker.next_finish_at, worker.finish
+            if worker.next_header_at < at:
+                at, act = worker.next_header_at, worker.announce
             if worker.next_arrival_at < at:
                 at, act = worker.next_arrival_at, worker.arrive
             if worker.wake_at < at:

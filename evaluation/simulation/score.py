@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controlplane.operation import TIGHT_FACTOR
 from dataplane.request import Outcome
 from evaluation.simulation.scenario import Service
-
-TIGHT_FACTOR = 1.5  # of the cheapest execution of one row
 
 
 class Class(enum.IntEnum):

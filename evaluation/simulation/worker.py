@@ -45,6 +45,7 @@ class VirtualWorker:
         self.telemetry: Telemetry | None = None
         self.observers: list[Observer] = []  # telemetry among them
         self.on_change: Callable[[], None] = lambda: None
+        self.next_header_at = _NEVER
         self.next_arrival_at = _NEVER
         self.next_finish_at = _NEVER
         self.wake_at = _NEVER
@@ -56,6 +57,7 @@ class VirtualWorker:
         self._arrivals = service.offered.arrived_s
         self._deadlines = service.offered.deadline_s
         self._next = -1
+        self._headers = iter(sorted(service.offered.header_s))
         self._edf = scenario.order is Order.EDF
         self._running: list[tuple[float, int, Execution, float]] = []
         self._started = 0
@@ -66,6 +68,7 @@ class VirtualWorker:
         self._distress_sent_at = -_NEVER
         self._quota_reported = quota_millicores
         self._await_next()
+        self._await_header()
 
     @property
     def done(self) -> bool:
@@ -100,13 +103,21 @@ class VirtualWorker:
         self._speed = self._throttle / (1 + self._scenario.contention * (host_busy - 1))
         self.next_finish_at = self._at + max(0.0, self._running[0][0] - self._work_s) / self._speed
 
+    def announce(self, now: float) -> None:
+        """The next header is there."""
+        self._await_header()
+        for observer in self.observers:
+            observer.announced()
+
     def arrive(self, now: float) -> None:
         """The next request is complete at the worker."""
         index = self._next
         self._await_next()
         deadline_at = self._deadlines[index]
         rank_at = deadline_at if self._edf else now
-        request = Request(index, 1, None, now, deadline_at, deadline_at + self._scenario.grace_s, rank_at)
+        request = Request(
+            index, 1, None, now, now, deadline_at, deadline_at + self._scenario.grace_s, rank_at
+        )
         self.cpu_s += self._overhead_s
         for observer in self.observers:
             observer.arrived(request, now)
@@ -191,6 +202,9 @@ class VirtualWorker:
 
     def _resources(self) -> Resources:
         return Resources(cpu_s=self.cpu_s, quota_millicores=self.quota_millicores)
+
+    def _await_header(self) -> None:
+        self.next_header_at = next(self._headers, _NEVER)
 
     def _await_next(self) -> None:
         """Uploads that outlive their deadline never reach the worker."""

@@ -15,7 +15,7 @@ def steady(arrivals: int, windows: int, window_s: float = 0.2, rows: int = 1) ->
     """Give the demand after so many equal windows."""
     demand = Demand()
     for window in range(1, windows + 1):
-        demand.record(window_s, arrivals, arrivals * rows, (), window * window_s)
+        demand.record(window_s, arrivals, arrivals * rows, [(1000.0, arrivals)], window * window_s)
     return demand
 
 
@@ -28,6 +28,15 @@ def test_a_steady_rate_from_the_first_window():
         estimate = steady(4, windows, rows=2).estimate()
         assert estimate.rate == pytest.approx(20)
         assert estimate.rows_per_request == pytest.approx(2)
+
+
+def test_what_the_network_holds_back_is_demand():
+    demand = steady(4, 200)
+    for window in range(201, 206):  # a second in which headers come through, and no body
+        demand.record(0.2, 4, 0, [(1000.0, 0)], window * 0.2)
+    estimate = demand.estimate()
+    assert estimate.rate == pytest.approx(20)
+    assert estimate.rows_per_request == 1
 
 
 def test_uncertainty_shrinks_with_observation_to_that_of_the_slow_horizon():

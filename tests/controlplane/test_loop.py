@@ -102,6 +102,7 @@ class FakeWorker:
             self.session,
             pb.Sample(
                 window_s=1.0,
+                headers=rate,
                 arrivals=rate,
                 arrived_rows=rate,
                 executions=[run] * min(rate, 20),

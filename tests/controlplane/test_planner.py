@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.latency import LatencyModel
-from controlplane.operation import Limits, Queue, ServiceState, ladder, late, memory_bytes, operations, shapes
+from controlplane.operation import (
+    Limits,
+    Queue,
+    ServiceState,
+    Waiting,
+    ladder,
+    late,
+    memory_bytes,
+    operations,
+    shapes,
+)
 from controlplane.planner import Bound, Choice, Configuration, SolverStatus, plan, solve
 
 SETTINGS = config.Planner()
@@ -44,6 +54,11 @@ def demand(rate: float, budget_s: float | None = None, rows: float = 1.0) -> Dem
 
 def service(latency: LatencyModel = CONV, arriving: DemandEstimate = NOTHING, **more) -> ServiceState:
     return ServiceState("service", latency, arriving, **more)
+
+
+def millicores(**more) -> int:
+    """Plan one service alone, for its CPU."""
+    return choose(service(**more)).configuration.cpu_millicores
 
 
 def choose(state: ServiceState, host: int = HOST):
@@ -175,7 +190,7 @@ def test_throughput_asks_for_batches_where_they_pay():
 
 
 def test_batch_limits_that_batches_do_not_grow_to_are_not_chosen():
-    queue = [(0.5, 1)] * 40
+    queue = [Waiting(0.5)] * 40
     assert choose(service(queue=queue)).configuration.max_batch <= 2
 
 
@@ -207,21 +222,31 @@ def test_budgets_below_one_core_are_met_through_throttling():
 
 
 def test_what_waits_is_saved():
-    queue = [(0.35, 1)] * 9  # three instances in three rounds of 0.1 s and contention
+    queue = [Waiting(0.35)] * 9  # three instances in three rounds of 0.1 s and contention
     choice = choose(service(queue=queue))
     assert choice.reasons.bound is Bound.QUEUE
     assert choice.reasons.expected_misses == 0
     assert choice.configuration.instances * choice.configuration.threads >= 3
 
 
+def test_of_what_arrived_tight_a_miss_counts_less():
+    # One row on one thread takes 0.1 s.
+    assert millicores(arriving=demand(20, budget_s=0.149)) < millicores(arriving=demand(20, budget_s=0.151))
+    # Whoever has as little left only after a wait is worth all of it.
+    arriving = demand(20, budget_s=1.0)
+    waited = millicores(arriving=arriving, queue=[Waiting(0.12, budget_s=1.0)] * 6)
+    tight = millicores(arriving=arriving, queue=[Waiting(0.12, budget_s=0.12)] * 6)
+    assert tight < waited
+
+
 def test_what_runs_is_in_the_way():
-    free = choose(service(queue=[(0.25, 1)] * 2)).configuration
-    busy = choose(service(queue=[(0.25, 1)] * 2, running=[(0.0, 1)] * 2)).configuration
+    free = choose(service(queue=[Waiting(0.25)] * 2)).configuration
+    busy = choose(service(queue=[Waiting(0.25)] * 2, running=[(0.0, 1)] * 2)).configuration
     assert busy.cpu_millicores > free.cpu_millicores
 
 
 def test_what_nothing_can_save_costs_nothing():
-    assert choose(service(queue=[(0.001, 1)] * 50)).configuration.cpu_millicores == 500
+    assert choose(service(queue=[Waiting(0.001)] * 50)).configuration.cpu_millicores == 500
 
 
 def test_overload_takes_the_shape_with_the_fewest_misses():
@@ -253,9 +278,15 @@ def test_executions_are_of_whole_requests():
 def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
     # Clients that ask again once they are answered: never more arrives than the quota serves, and of its CPU time
     # as little as 0.93 was accounted for. Batches are no way out: no two requests of 4 rows are one of 6.
-    state = service(latency, limits=Limits(max_batch=6 if rows > 1 else 8))
+    state = service(
+        latency,
+        limits=Limits(max_batch=6 if rows > 1 else 8),
+        current=Configuration(millicores, 1, 1, 1),
+        queue=[Waiting(60.0, rows)] * 7,
+    )
     cpu_s = latency.mean(rows, 1) + state.request_overhead_s
-    choice = choose(replace(state, demand=demand(0.93 * millicores / 1000 / cpu_s, rows=float(rows))))
+    arriving = demand(0.93 * millicores / 1000 / cpu_s, rows=float(rows))
+    choice = choose(replace(state, demand=arriving, cores_used=0.97 * millicores / 1000))
     assert choice.configuration.cpu_millicores > millicores
     assert choice.reasons.bound is Bound.THROUGHPUT
 
@@ -397,8 +428,13 @@ def brute_force(states, host, memory=PLENTY) -> float:
     priced = []
     for state in states:
         candidates = operations(state, host, SETTINGS.max_utilisation)
-        queue = Queue.of(state)
-        waiting = sum(rows for _, rows in state.queue)
+        tight_s = 1.5 * state.latency.mean(1, 1)
+
+        def worth(budget_s, tight_s=tight_s):
+            return SETTINGS.tight_weight if budget_s < tight_s else 1.0
+
+        queue = Queue.of(state, worth)
+        waiting = sum(each.rows for each in state.queue)
 
         def missed(candidate, batch, queue=queue):
             """By a check that was asked nothing else."""
@@ -408,7 +444,7 @@ def brute_force(states, host, memory=PLENTY) -> float:
         lost = min(missed(c, batch) for c in candidates if c.shape.millicores == most for batch in c.batches)
         prices = []
         for candidate, late_rate in zip(
-            candidates, late(state.demand, candidates, waiting, SETTINGS.interval_s), strict=True
+            candidates, late(state.demand, candidates, waiting, SETTINGS.interval_s, worth), strict=True
         ):
             for batch in candidate.batches:
                 queued = max(0, missed(candidate, batch) - lost)
@@ -447,18 +483,19 @@ def cost_of(planned, states) -> float:
     )
 
 
+WAIT = st.floats(0.05, 1.0)
 STATES = st.builds(
     lambda latency, rate, budget_s, queue, weight: service(
         latency,
         demand(rate, budget_s),
-        queue=sorted(queue),
+        queue=sorted(queue, key=lambda waiting: waiting.remaining_s),
         weight=weight,
         limits=Limits(300, 64_000, 3, 2, 2),
     ),
     st.sampled_from([CONV, BATCHING, SMALL]),
     st.floats(0, 40),
     st.sampled_from([None, 0.1, 0.3, 1.0]),
-    st.lists(st.tuples(st.floats(0.05, 1.0), st.integers(1, 2)), max_size=8),
+    st.lists(st.builds(Waiting, WAIT, st.integers(1, 2), WAIT), max_size=8),
     st.sampled_from([0.5, 1.0, 4.0]),
 )
 

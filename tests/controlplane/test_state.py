@@ -83,6 +83,7 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
     [
         ("window_s", {"window_s": float("nan")}),
         ("window_s", {"window_s": -1.0}),
+        ("headers", {"headers": 10**9}),
         ("arrivals", {"arrivals": 10**9}),
         ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=-5)]}),
         ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=float("inf"))]}),

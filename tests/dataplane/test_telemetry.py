@@ -28,6 +28,8 @@ def count(histogram, milliseconds):
 
 def test_a_window_is_told_once(batcher):
     telemetry = Telemetry(10.0, Resources(cpu_s=5.0))
+    for _ in range(3):  # one is still on its way
+        telemetry.announced()
     telemetry.arrived(request(12.0, rows=3), 11.0)
     telemetry.arrived(request(9.0), 11.0)
     telemetry.completed(Completion(Outcome.ON_TIME, 3, 11.0, 11.5, 11.1, 3))
@@ -35,7 +37,7 @@ def test_a_window_is_told_once(batcher):
     telemetry.executed(ExecutionRecord(3, 1, 0.4, 0.3, 1.5, mixed=False))
     sample = telemetry.sample(batcher, Resources(cpu_s=5.5), ALLOCATION, 12.0)
     assert sample.window_s == 2.0
-    assert (sample.arrivals, sample.arrived_rows) == (2, 4)
+    assert (sample.headers, sample.arrivals, sample.arrived_rows) == (3, 2, 4)
     assert sample.outcomes == control_pb2.Outcomes(on_time=1, refused=1)
     assert tuple(sample.budget_at_arrival.upper_bound_ms) == BOUNDS_MS
     assert count(sample.budget_at_arrival, 1) == 1  # what is over counts as none left
@@ -57,14 +59,17 @@ def test_a_window_is_told_once(batcher):
 
 
 def test_what_waits_and_runs(batcher):
-    running, late, *live = (request(at, grace_s=9.0) for at in (20.0, 0.5, 21.0, 30.0))
+    running, late, *live = (request(at, grace_s=9.0, queued_at=0.2) for at in (20.0, 0.5, 21.0, 30.0))
     batcher.add(running)
     batcher.step(0.0)
     for waiting in (late, *live):
         batcher.add(waiting)
     batcher.step(1.0)
     sample = Telemetry(0.0, Resources(0.0)).sample(batcher, Resources(0.0), ALLOCATION, 1.0, distress=True)
-    assert [(w.remaining_ms, w.rows) for w in sample.waiting] == [(20_000, 1), (29_000, 1)]
+    assert [(w.remaining_ms, w.rows, w.waited_ms) for w in sample.waiting] == [
+        (20_000, 1, 800),
+        (29_000, 1, 800),
+    ]
     assert sample.waiting_rest == 1
     assert [(r.elapsed_ms, r.rows, r.threads) for r in sample.running] == [(1000, 1, 2)]
     assert sample.distress

@@ -59,6 +59,9 @@ class Records:
         self.outcomes = []
         self.executions = []
 
+    def announced(self):
+        pass
+
     def arrived(self, arrived, now):
         self.arrivals.append(arrived)
 

@@ -24,6 +24,7 @@ def executed(started_s, wall_s=0.1, cpu_s=None, rows=1, threads=1, slot_s=None, 
 
 def served(arrived_s, latency_s=0.1, budget_s=1.0, outcome=Outcome.ON_TIME, rows=1):
     return Served(
+        header_s=arrived_s,
         arrived_s=arrived_s,
         deadline_s=arrived_s + budget_s,
         expires_s=arrived_s + budget_s + 2.0,

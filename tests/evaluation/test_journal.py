@@ -15,7 +15,9 @@ from tests.inference import infer_request, rows, stub
 
 
 def request(sequence, arrived_at):
-    return Request(sequence, 1, None, arrived_at, arrived_at + 1.0, arrived_at + 3.0, arrived_at + 1.0)
+    return Request(
+        sequence, 1, None, arrived_at, arrived_at, arrived_at + 1.0, arrived_at + 3.0, arrived_at + 1.0
+    )
 
 
 def test_requests_and_executions_are_told_apart_and_together():
