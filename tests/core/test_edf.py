@@ -70,6 +70,11 @@ def test_batches_grow_while_the_earliest_deadline_allows():
     assert saved([0.0], [1, 1, 1], [2.0, 2.0, 2.0], FLAT, 1) == 2
 
 
+def test_a_higher_limit_goes_on_from_where_a_lower_one_first_held_a_batch_back():
+    check = Check([0.0], [1] * 6, [2.0, 2.0, 2.0, 4.0, 4.0, 4.0], [1.0] * 6, FLAT)
+    assert [check.missed(limit) for limit in (1, 2, 4, 1, 4, 2, 4)] == [2, 1, 0, 2, 0, 1, 0]
+
+
 def reference(free_at, rows, service_time, max_batch):
     """The same rule, step by step, with no concern for speed."""
     free = [max(0.0, at) for at in free_at]
@@ -177,7 +182,9 @@ def refusing(free_at, rows, remaining, service_time, max_batch):
     free_at=st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.25, 0.5, 1.75]), min_size=1, max_size=5),
     jobs=st.lists(
         st.tuples(
-            st.integers(-1, 16).map(lambda n: n / 4), st.integers(1, 5), st.sampled_from([0.25, 1.0, 2.0])
+            st.integers(-1, 16).map(lambda n: n / 4),
+            st.sampled_from([1, 1, 1, 2, 5]),
+            st.sampled_from([0.25, 1.0, 2.0]),
         ),
         max_size=20,
     ),
