@@ -2,13 +2,12 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
 from controlplane.demand import DemandEstimate
@@ -136,41 +135,37 @@ def ladder(limit: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """Slots under a quota; equal to itself only."""
+class Shapes:
+    """Slots under quotas, one entry of every array for each."""
 
-    millicores: int
-    instances: int
-    threads: int
-    upper_s: list[float]  # wall time by rows, upper quantile, all slots busy
+    millicores: Integers
+    instances: Integers
+    threads: Integers
+    upper_s: Floats  # [shape, rows - 1]: wall time, upper quantile, all slots busy
 
 
-class Operation(NamedTuple):
-    """How a shape runs under the demand; a tuple since a plan makes hundreds, at a third of the cost."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Operations:
+    """How a worker would run under the demand: arrays, since of each plan there are hundreds of entries.
 
-    shape: Shape
-    batches: tuple[int, ...]  # the limits under which it runs so
-    rows: int  # of an execution, as many as the demand makes necessary
-    load: float
-    served: float  # requests per second
-    shed: float
-    mean_s: float  # wall time of such an execution
-    spread: float  # squared coefficient of variation of that
+    One entry for each shape and number of rows that executions grow to in it. Batch limits under which they grow
+    alike share it: of each configuration there is an entry in `of`, its operation, and in `batch`, its limit.
+    """
+
+    shapes: Shapes
+    shape: Integers  # position among those
+    rows: Integers  # of an execution, as many as the demand makes necessary
+    load: Floats
+    served: Floats  # requests per second
+    shed: Floats
+    mean_s: Floats  # wall time of such an execution
+    spread: Floats  # squared coefficient of variation of that
     request_rows: int
-
-    def configuration(self, batch: int, memory_bytes: int) -> Configuration:
-        """Give it with one of `batches`."""
-        shape = self.shape
-        return Configuration(shape.millicores, shape.instances, shape.threads, batch, memory_bytes)
+    of: Integers
+    batch: Integers
 
 
-def memory_bytes(service: ServiceState, shape: Shape, batch: int) -> int:
-    """What `service` needs in that shape, with batches of up to so many rows."""
-    needed = service.memory_base_bytes + service.memory_per_row_bytes * shape.instances * batch
-    return max(needed, service.memory_peak_bytes)
-
-
-def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> list[Operation]:
+def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> Operations:
     """All configurations, but for batch limits beyond the rows that are cheapest each.
 
     Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
@@ -191,7 +186,6 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     # No two requests of 4 rows are an execution of 6, however cheap a row of that would be.
     requests = np.maximum(1.0, np.floor(rows / demand.rows_per_request + 1e-9))
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
-    # All shapes at once: an array for each takes several times what a row of a larger one does.
     millicores, instances, threads = _columns(service.limits, host_millicores)
     means, uppers = model.grid(service.limits.max_threads, longest)
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
@@ -206,27 +200,30 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
     spread = ((upper / mean - 1) / sigmas) ** 2
 
-    batches = ladder(service.limits.max_batch)
+    batches = np.array(ladder(service.limits.max_batch))
     cheapest = np.argmin(np.where(whole, mean / rows, np.inf), axis=1) + 1
     useful = np.arange(len(batches)) <= np.searchsorted(batches, cheapest)[:, None]
     chosen = _rows(load, request_rows, np.maximum(batches, request_rows), most)
     # Rows rise with the limit: limits of the same rows are neighbours.
-    of, first = np.nonzero(useful & (np.diff(chosen, axis=1, prepend=0) > 0))
-    last = np.append(first[1:], 0)  # where the next shape begins, its own limits have ended
-    last = np.where(last > 0, last, useful.sum(axis=1)[of])
-    at = of, chosen[of, first] - 1
+    begins = (np.diff(chosen, axis=1, prepend=0) > 0)[useful]
+    shape, limit = np.nonzero(useful)
+    of = np.cumsum(begins) - 1
+    grown = chosen[useful][begins]
+    at = shape[begins], grown - 1
     served = demand.rate * np.minimum(1.0, most / np.maximum(load[at], 1e-9))
-    made = [
-        Shape(*shape, [0.0, *upper])
-        for shape, upper in zip(shapes(service.limits, host_millicores), upper_s.tolist(), strict=True)
-    ]
-    columns = (of, first, last, at[1] + 1, load[at], served, demand.rate - served, mean_s[at], spread[at])
-    return [
-        Operation(made[i], batches[j:k], grown, loaded, kept, shed, mean, varies, request_rows)
-        for i, j, k, grown, loaded, kept, shed, mean, varies in zip(
-            *(column.tolist() for column in columns), strict=True
-        )
-    ]
+    return Operations(
+        shapes=Shapes(millicores[:, 0], instances[:, 0], threads[:, 0], upper_s),
+        shape=shape[begins],
+        rows=grown,
+        load=load[at],
+        served=served,
+        shed=demand.rate - served,
+        mean_s=mean_s[at],
+        spread=spread[at],
+        request_rows=request_rows,
+        of=of,
+        batch=batches[limit],
+    )
 
 
 def _rows(load: Floats, request_rows: int, limits: Integers, max_utilisation: float) -> Integers:
@@ -242,11 +239,11 @@ def _rows(load: Floats, request_rows: int, limits: Integers, max_utilisation: fl
 
 def late(
     demand: DemandEstimate,
-    candidates: Sequence[Operation],
+    found: Operations,
     backlog_rows: int = 0,
     horizon_s: float = 1.0,
     worth: Callable[[float], float] = lambda _: 1.0,
-) -> list[float]:
+) -> Floats:
     """Requests per second that arrive to miss their deadline, for each operation, `horizon_s` from now.
 
     That is when the next plan can mend what this one has let happen: a queue that takes longer to build up
@@ -271,24 +268,19 @@ def late(
     Budgets that no configuration can meet count for none, others what they are `worth`.
     """
     if not demand.budgets:
-        return [0.0] * len(candidates)
+        return np.zeros(len(found.shape))
+    upper_s = found.shapes.upper_s[found.shape]
     budgets, shares = (np.array(column) for column in zip(*demand.budgets, strict=True))
-    fastest = min(candidate.shape.upper_s[candidate.request_rows] for candidate in candidates)
-    feasible = budgets >= fastest
+    feasible = budgets >= upper_s[:, found.request_rows - 1].min()
     budgets, shares = budgets[feasible], shares[feasible]
     worths = np.array([worth(budget_s) for budget_s in budgets])
     if not budgets.size:
-        return [0.0] * len(candidates)
-
-    def column(values: Iterable[float]) -> NDArray[np.float64]:
-        return np.fromiter(values, float, len(candidates))[:, None]
-
-    slots = column(o.shape.instances for o in candidates)
-    rows = column(o.rows for o in candidates)
-    upper = column(o.shape.upper_s[o.rows] for o in candidates)
-    mean = column(o.mean_s for o in candidates)
-    load = column(o.load for o in candidates)
-    variation = demand.dispersion * demand.rows_per_request / rows + column(o.spread for o in candidates)
+        return np.zeros(len(found.shape))
+    slots = found.shapes.instances[found.shape, None].astype(float)
+    rows = found.rows[:, None].astype(float)
+    upper = np.take_along_axis(upper_s, found.rows[:, None] - 1, axis=1)
+    mean, load = found.mean_s[:, None], found.load[:, None]
+    variation = demand.dispersion * demand.rows_per_request / rows + found.spread[:, None]
     slack = budgets - upper
     living = np.where(slack < 0, 0.0, shares)
     hopeless = (shares - living) * worths
@@ -313,8 +305,8 @@ def late(
     waits = np.minimum(straight + np.minimum(rho, 1.0) ** exponent * regulated, 1.0)
     overtaken = np.max(np.cumsum(living * worths, axis=1) * waits, axis=1)
     share = hopeless.sum(axis=1) + np.maximum(blocked.sum(axis=1), overtaken)
-    served = np.fromiter((o.served for o in candidates), float, len(candidates))
-    return list((served * share).tolist())
+    late_rates: Floats = found.served * share
+    return late_rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,16 +329,19 @@ class Queue:
             service.running,
         )
 
-    def checks(self, shapes: Sequence[Shape]) -> dict[Shape, edf.Check]:
-        """Give what tells the weight of those that miss their deadlines in each shape, by batch limit."""
-        upper = np.array([shape.upper_s for shape in shapes])
+    def checks(self, shapes: Shapes) -> Callable[[int], edf.Check]:
+        """Give what tells the weight of those that miss their deadlines in the shape at a position, by batch limit."""
         elapsed, rows = np.array(self.running, dtype=float).reshape(-1, 2).T
-        predicted = upper[:, np.minimum(rows, upper.shape[1] - 1).astype(int)]
-        free_at = np.sort(np.maximum(predicted - elapsed, RESIDUAL_SHARE * predicted), axis=1)
-        checks = {}
-        for shape, ends in zip(shapes, free_at.tolist(), strict=True):
+        predicted = shapes.upper_s[:, np.minimum(rows, shapes.upper_s.shape[1]).astype(int) - 1]
+        free_at = np.sort(np.maximum(predicted - elapsed, RESIDUAL_SHARE * predicted), axis=1).tolist()
+        instances = shapes.instances.tolist()
+
+        @functools.cache
+        def check(shape: int) -> edf.Check:
             # Of more executions than slots the first to end free none.
-            busy = ends[max(0, len(ends) - shape.instances) :]
-            slots = busy + [0.0] * (shape.instances - len(busy))
-            checks[shape] = edf.Check(slots, self.rows, self.remaining_s, self.weights, shape.upper_s)
-        return checks
+            busy = free_at[shape][max(0, len(rows) - instances[shape]) :]
+            slots = busy + [0.0] * (instances[shape] - len(busy))
+            upper_s = [0.0, *shapes.upper_s[shape].tolist()]
+            return edf.Check(slots, self.rows, self.remaining_s, self.weights, upper_s)
+
+        return check

@@ -8,7 +8,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -16,16 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from ortools.sat.python import cp_model
 
 from controlplane import config
-from controlplane.operation import (
-    TIGHT_FACTOR,
-    Configuration,
-    Limits,
-    Queue,
-    ServiceState,
-    late,
-    memory_bytes,
-    operations,
-)
+from controlplane.operation import TIGHT_FACTOR, Configuration, Limits, Queue, ServiceState, late, operations
 
 __all__ = [
     "Assignment",
@@ -301,46 +291,49 @@ def _menu(
 
     backlog_rows = sum(waiting.rows for waiting in service.queue)
     late_rates = late(service.demand, found, backlog_rows, settings.interval_s, worth)
-    current = service.current and _shape(service.current)
-    priced = []
-    staying = None
-    for operation, late_rate in zip(found, late_rates, strict=True):
-        shape = operation.shape
-        expected = miss_cost * (operation.shed + late_rate)
-        for batch in operation.batches:
-            cost = shape.millicores + settings.batch_cost_millicores * batch
-            if (shape.millicores, shape.instances, shape.threads, batch) == current:
-                staying = operation, late_rate, batch
-            else:
-                cost += settings.switch_cost_millicores
-            priced.append((shape.millicores, cost + expected, shape.threads, batch, operation, late_rate))
-    priced.sort(key=itemgetter(0, 1, 2))
-    checks = Queue.of(service, worth).checks(list(dict.fromkeys(operation.shape for operation in found)))
+    of, batches, shapes = found.of, found.batch, found.shapes
+    shape = found.shape[of]
+    millicores, instances, threads = (
+        column[shape] for column in (shapes.millicores, shapes.instances, shapes.threads)
+    )
+    memory = service.memory_base_bytes + service.memory_per_row_bytes * instances * batches
+    memory = np.maximum(memory, service.memory_peak_bytes)
+    stays = np.zeros(len(of), dtype=bool)
+    if (now := service.current) is not None:
+        stays = (millicores == now.cpu_millicores) & (instances == now.instances)
+        stays &= (threads == now.threads) & (batches == now.max_batch)
+    costs = millicores + settings.batch_cost_millicores * batches
+    costs = costs + np.where(stays, 0.0, settings.switch_cost_millicores)
+    costs += miss_cost * (found.shed + late_rates)[of]
+    order = np.lexsort((threads, costs, millicores))
+    check = Queue.of(service, worth).checks(shapes)
     # What even the largest would miss is not held against the others.
     lost = math.inf
-    most = priced[-1][0]
-    for millicores, _, _, batch, operation, _ in priced:
-        if millicores == most:
-            lost = min(lost, checks[operation.shape].missed(batch, lost))
+    for index in order[millicores[order] == millicores.max()].tolist():
+        lost = min(lost, check(int(shape[index])).missed(int(batches[index]), lost))
     menu: list[_Option] = []
     frontier = _Frontier()
-    for _, cost, _, batch, operation, late_rate in priced:  # most are beaten, and never become an option
-        memory = memory_bytes(service, operation.shape, batch)
-        beaten_at = frontier.least(memory)
+    columns = order, costs[order], memory[order], shape[order], batches[order]
+    for index, cost, needed, place, batch in zip(*(column.tolist() for column in columns), strict=True):
+        beaten_at = frontier.least(needed)
         if cost >= beaten_at:  # even if it missed nothing of the queue: spares most of the checks
             continue
         enough = (lost + (beaten_at - cost) / miss_cost) * (1 + _ROUNDING)
-        queued = max(0.0, checks[operation.shape].missed(batch, enough) - lost)
+        queued = max(0.0, check(place).missed(batch, enough) - lost)
         cost += miss_cost * queued
         if cost >= beaten_at:
             continue
-        frontier.add(cost, memory)
-        configuration = operation.configuration(batch, memory)
-        menu.append(_Option(configuration, cost, operation.load, operation.shed, late_rate, queued))
-    if staying is None:
+        frontier.add(cost, needed)
+        configuration = Configuration(
+            int(millicores[index]), int(instances[index]), int(threads[index]), batch, needed
+        )
+        load, shed, late_rate = (float(column[of[index]]) for column in (found.load, found.shed, late_rates))
+        menu.append(_Option(configuration, cost, load, shed, late_rate, queued))
+    if not stays.any():
         return menu, None
-    operation, late_rate, batch = staying
-    return menu, operation.shed + late_rate + max(0.0, checks[operation.shape].missed(batch) - lost)
+    index = int(stays.argmax())
+    queued = max(0.0, check(int(shape[index])).missed(int(batches[index])) - lost)
+    return menu, float(found.shed[of[index]] + late_rates[of[index]]) + queued
 
 
 class _Frontier:
@@ -362,10 +355,6 @@ class _Frontier:
             last += 1
         self._memory[first:last] = [memory_bytes]
         self._cost[first:last] = [cost]
-
-
-def _shape(of: Configuration) -> tuple[int, int, int, int]:
-    return of.cpu_millicores, of.instances, of.threads, of.max_batch
 
 
 def _explain(option: _Option, menu: Sequence[_Option], crowded: bool, staying: float | None) -> Assignment:

@@ -4,6 +4,8 @@ import heapq
 import math
 from collections.abc import Sequence
 
+_ROUNDING = 1e-9  # more than a sum of floats is off by
+
 
 def completions(
     free_at: Sequence[float], rows: Sequence[int], service_time: Sequence[float], max_batch: int
@@ -46,6 +48,15 @@ def completions(
         replace(slots, finish)
         first = end
     return done
+
+
+def latest(free_at: Sequence[float], count: int, longest: float) -> float:
+    """Give what no completion of `count` requests exceeds, where no batch takes more than `longest` seconds.
+
+    Before a batch begins all slots are busy, at most with one batch for each of the other requests.
+    """
+    busy = sum(at for at in free_at if at > 0.0) + (count - 1) * longest
+    return (busy / len(free_at) + longest) * (1 + _ROUNDING)
 
 
 class Check:

@@ -79,14 +79,16 @@ class ServiceTimes:
 
     def low(self, rows: int) -> float:
         """Seconds that 95 % of executions take at the least."""
-        predicted = self._predicted(rows)
-        if self._low_ratio is None:
-            return predicted.low_s * min(1.0, self._mean_ratio)
-        return predicted.mean_s * min(self._low_ratio, self._mean_ratio)
+        return self._lows[rows] if rows < len(self._lows) else self._low(self._predicted(rows))
 
     def high(self, rows: int) -> float:
         """Seconds that 95 % of executions do not exceed."""
         return self._highs[rows] if rows < len(self._highs) else self._high(self._predicted(rows))
+
+    def _low(self, predicted: ServiceTime) -> float:
+        if self._low_ratio is None:
+            return predicted.low_s * min(1.0, self._mean_ratio)
+        return predicted.mean_s * min(self._low_ratio, self._mean_ratio)
 
     def _high(self, predicted: ServiceTime) -> float:
         if self._high_ratio is None:
@@ -112,6 +114,7 @@ class ServiceTimes:
 
     def _derive(self) -> None:
         self._means = [0.0, *(entry.mean_s * self._mean_ratio for entry in self._listed)]
+        self._lows = [0.0, *map(self._low, self._listed)]
         self._highs = [0.0, *map(self._high, self._listed)]
 
     def _predicted(self, rows: int) -> ServiceTime:

@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import groupby, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.latency import LatencyModel
 from controlplane.operation import (
     Limits,
+    Operations,
     Queue,
     ServiceState,
     Waiting,
     ladder,
     late,
-    memory_bytes,
     operations,
     shapes,
 )
@@ -266,7 +266,7 @@ def test_requests_of_several_rows():
 
 def test_executions_are_of_whole_requests():
     def rows(of_a_request: float) -> set[int]:
-        return {o.rows for o in operations(service(BATCHING, demand(100, rows=of_a_request)), HOST, 0.9)}
+        return set(operations(service(BATCHING, demand(100, rows=of_a_request)), HOST, 0.9).rows.tolist())
 
     assert rows(1.0) == {1, 2, 3, 4, 5, 6, 7, 8}
     assert rows(2.5) == {3, 5, 8}
@@ -338,28 +338,35 @@ def test_less_demand_or_looser_budgets_never_take_more(rate, less, budget_s, mor
     assert cpu(demand(rate, budget_s * more)) <= here
 
 
+def most_instances(found: Operations) -> Operations:
+    """Only the operation of the shape with the most instances, of which there is one."""
+    instances = found.shapes.instances[found.shape]
+    [index] = np.flatnonzero(instances == instances.max())
+    columns = ("shape", "rows", "load", "served", "shed", "mean_s", "spread")
+    return replace(found, **{name: getattr(found, name)[[index]] for name in columns})
+
+
 @pytest.mark.parametrize("instances", [1, 2, 4])
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.85])
 @pytest.mark.parametrize("slack", [0.5, 1.0, 3.0])
 def test_late_arrivals_are_those_of_a_simulation(instances, load, slack):
     millicores = 1000 * instances + 100
     only = Limits(millicores, millicores, instances, 1, 1)
-    (idle,) = [c for c in operations(service(limits=only), HOST, 0.9) if c.shape.instances == instances]
-    rate = load * instances / idle.mean_s
-    budget_s = idle.mean_s * (1 + slack)
+    mean_s = operations(service(limits=only), HOST, 0.9).mean_s[-1]
+    rate = load * instances / mean_s
+    budget_s = mean_s * (1 + slack)
     state = service(arriving=demand(rate, budget_s), limits=only)
-    candidates = [c for c in operations(state, HOST, 0.9) if c.shape.instances == instances]
+    found = most_instances(operations(state, HOST, 0.9))
 
     arrivals = np.cumsum(np.random.default_rng(1).exponential(1 / rate, 20_000))
     free_at = [0.0] * instances
     missed = 0
     for at in arrivals:
-        end = max(at, free_at[0]) + idle.mean_s
+        end = max(at, free_at[0]) + mean_s
         heapq.heapreplace(free_at, end)
         missed += end > at + budget_s
-    assert late(state.demand, candidates, horizon_s=1e4)[0] / rate == pytest.approx(
-        missed / len(arrivals), abs=0.07
-    )
+    [late_rate] = late(state.demand, found, horizon_s=1e4)
+    assert late_rate / rate == pytest.approx(missed / len(arrivals), abs=0.07)
 
 
 @pytest.mark.parametrize("instances", [1, 3])
@@ -368,10 +375,10 @@ def test_late_arrivals_are_those_of_a_simulation(instances, load, slack):
 def test_within_the_horizon_a_queue_has_no_time_to_build_up_or_to_go_away(instances, load, backlog):
     millicores = 1000 * instances + 100
     only = Limits(millicores, millicores, instances, 1, 1)
-    mean_s = operations(service(limits=only), HOST, 1.0)[-1].mean_s
+    mean_s = operations(service(limits=only), HOST, 1.0).mean_s[-1]
     rate, slack_s = load * instances / mean_s, 4 * mean_s
     state = service(arriving=demand(rate, mean_s + slack_s), limits=only)
-    candidates = [c for c in operations(state, HOST, 1e9) if c.shape.instances == instances]
+    found = most_instances(operations(state, HOST, 1e9))
 
     random = np.random.default_rng(1)
     missed = 0
@@ -383,21 +390,19 @@ def test_within_the_horizon_a_queue_has_no_time_to_build_up_or_to_go_away(instan
         while (at := at + random.exponential(1 / rate)) < 1.0:
             heapq.heapreplace(free_at, max(at, free_at[0]) + mean_s)
         missed += free_at[0] - 1.0 > slack_s
-    [found] = late(state.demand, candidates, backlog, horizon_s=1.0)
-    assert found / rate == pytest.approx(missed / 1000, abs=0.15)
+    [late_rate] = late(state.demand, found, backlog, horizon_s=1.0)
+    assert late_rate / rate == pytest.approx(missed / 1000, abs=0.15)
 
 
 @pytest.mark.parametrize("urgent", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("load", [0.6, 0.85])
 def test_earliest_deadline_first_needs_only_the_mean_slack(urgent, load):
     only = Limits(2100, 2100, 2, 1, 1)
-    mean_s = operations(service(limits=only), HOST, 1.0)[-1].mean_s
+    mean_s = operations(service(limits=only), HOST, 1.0).mean_s[-1]
     rate = load * 2 / mean_s
     budgets = ((3 * mean_s, urgent), (12 * mean_s, 1 - urgent))
     arriving = replace(demand(rate), budgets=budgets)
-    candidates = [
-        c for c in operations(service(arriving=arriving, limits=only), HOST, 1.0) if c.shape.instances == 2
-    ]
+    found = most_instances(operations(service(arriving=arriving, limits=only), HOST, 1.0))
 
     random = np.random.default_rng(1)
     arrivals = np.cumsum(random.exponential(1 / rate, 20_000)).tolist()
@@ -415,9 +420,9 @@ def test_earliest_deadline_first_needs_only_the_mean_slack(urgent, load):
             late_ones += start + mean_s > due[request]
         return late_ones / len(arrivals)
 
-    [found] = late(arriving, candidates, horizon_s=1e4)
-    assert found / rate == pytest.approx(missed(due.__getitem__), abs=0.05)
-    assert found / rate < missed(arrivals.__getitem__) + 0.02
+    [late_rate] = late(arriving, found, horizon_s=1e4)
+    assert late_rate / rate == pytest.approx(missed(due.__getitem__), abs=0.05)
+    assert late_rate / rate < missed(arrivals.__getitem__) + 0.02
 
 
 # Several services
@@ -427,36 +432,35 @@ def brute_force(states, host, memory=PLENTY) -> float:
     """Least cost over all configurations of all services, with nothing pruned; infinite if none fit together."""
     priced = []
     for state in states:
-        candidates = operations(state, host, SETTINGS.max_utilisation)
+        found = operations(state, host, SETTINGS.max_utilisation)
         tight_s = 1.5 * state.latency.mean(1, 1)
 
         def worth(budget_s, tight_s=tight_s):
             return SETTINGS.tight_weight if budget_s < tight_s else 1.0
 
-        queue = Queue.of(state, worth)
         waiting = sum(each.rows for each in state.queue)
-
-        def missed(candidate, batch, queue=queue):
-            """By a check that was asked nothing else."""
-            return queue.checks([candidate.shape])[candidate.shape].missed(batch)
-
-        most = max(c.shape.millicores for c in candidates)
-        lost = min(missed(c, batch) for c in candidates if c.shape.millicores == most for batch in c.batches)
+        late_rates = late(state.demand, found, waiting, SETTINGS.interval_s, worth)
+        shapes_of = found.shapes
+        configurations = list(zip(found.of.tolist(), found.batch.tolist(), strict=True))
+        # By checks that were asked nothing else.
+        missed = [
+            Queue.of(state, worth).checks(shapes_of)(int(found.shape[of])).missed(batch)
+            for of, batch in configurations
+        ]
+        millicores = shapes_of.millicores[found.shape[found.of]].tolist()
+        lost = min(m for m, quota in zip(missed, millicores, strict=True) if quota == max(millicores))
         prices = []
-        for candidate, late_rate in zip(
-            candidates, late(state.demand, candidates, waiting, SETTINGS.interval_s, worth), strict=True
-        ):
-            for batch in candidate.batches:
-                queued = max(0, missed(candidate, batch) - lost)
-                misses = candidate.shed + late_rate + queued
-                cost = (
-                    candidate.shape.millicores
-                    + SETTINGS.batch_cost_millicores * batch
-                    + SETTINGS.switch_cost_millicores
-                    + SETTINGS.miss_cost_millicores * state.weight / max(state.demand.rate, 1.0) * misses
-                )
-                needed = memory_bytes(state, candidate.shape, batch)
-                prices.append((candidate.shape.millicores, needed, cost))
+        for (of, batch), quota, queued in zip(configurations, millicores, missed, strict=True):
+            misses = found.shed[of] + late_rates[of] + max(0, queued - lost)
+            cost = (
+                quota
+                + SETTINGS.batch_cost_millicores * batch
+                + SETTINGS.switch_cost_millicores
+                + SETTINGS.miss_cost_millicores * state.weight / max(state.demand.rate, 1.0) * misses
+            )
+            slots = int(shapes_of.instances[found.shape[of]])
+            needed = state.memory_base_bytes + state.memory_per_row_bytes * slots * batch
+            prices.append((quota, max(needed, state.memory_peak_bytes), cost))
         priced.append(prices)
     return min(
         (
@@ -540,44 +544,50 @@ def test_batches_grow_to_what_the_demand_makes_necessary(demand_, latency, limit
     """Shape by shape and limit by limit, as it is written."""
     state = service(latency, demand_, limits=limits)
     found = operations(state, HOST, SETTINGS.max_utilisation)
-    assert dict.fromkeys(
-        (o.shape.millicores, o.shape.instances, o.shape.threads) for o in found
-    ) == dict.fromkeys(shapes(limits, HOST))
     request_rows = math.ceil(demand_.rows_per_request)
     longest = max(limits.max_batch, request_rows)
     of_requests = {math.ceil(n * demand_.rows_per_request - 1e-9) for n in range(1, longest + 1)}
     whole = [k for k in range(request_rows, longest + 1) if k in of_requests]
-    for shape, same in groupby(found, key=lambda o: o.shape):
-        grown = [(batch, o.rows) for o in same for batch in o.batches]
-        mean = latency.table(shape.threads, longest).mean
+    expected = []
+    for millicores, instances, threads in shapes(limits, HOST):
+        loads = load_by_rows(state, millicores, instances, threads, longest)
+        mean = latency.table(threads, longest).mean
         cheapest = min(whole, key=lambda k: mean[k] / k)
-        limits_ = list(ladder(limits.max_batch))
-        useful = [b for b in limits_ if b < cheapest]
-        assert [batch for batch, _ in grown] == limits_[: len(useful) + 1]
-        loads = load_by_rows(state, shape, longest)
-        for batch, rows in grown:
+        for batch in ladder(limits.max_batch):
             within = [k for k in whole if k <= max(batch, request_rows)]
             enough = [k for k in within if loads[k] <= SETTINGS.max_utilisation]
-            assert rows == (enough[0] if enough else min(within, key=loads.__getitem__))
+            rows = enough[0] if enough else min(within, key=loads.__getitem__)
+            expected.append((millicores, instances, threads, batch, rows, loads[rows]))
+            if batch >= cheapest:
+                break
+    of, of_shapes = found.of, found.shapes
+    shape = found.shape[of]
+    columns = (of_shapes.millicores[shape], of_shapes.instances[shape], of_shapes.threads[shape])
+    rows_of = list(
+        zip(
+            *(column.tolist() for column in (*columns, found.batch, found.rows[of], found.load[of])),
+            strict=True,
+        )
+    )
+    assert rows_of == [pytest.approx(one, rel=1e-12) for one in expected]
+    assert len(found.rows) == len({one[:3] + one[4:5] for one in expected})
 
 
-def load_by_rows(state, shape, longest) -> list[float]:
+def load_by_rows(state, millicores, instances, threads, longest) -> list[float]:
     """Give the load of the slots or of the quota, whichever is higher, with executions of so many rows."""
     arriving, latency = state.demand, state.latency
     single = latency.table(1, longest).mean
-    mean = latency.table(shape.threads, longest).mean
-    contention = 1 + latency.kappa * (shape.instances - 1)
+    mean = latency.table(threads, longest).mean
+    contention = 1 + latency.kappa * (instances - 1)
     row_rate = arriving.rate * arriving.rows_per_request
     loads = [math.inf]
     for k in range(1, longest + 1):
-        wall_s = mean[k] * contention * max(1.0, 1000 * shape.instances * shape.threads / shape.millicores)
+        wall_s = mean[k] * contention * max(1.0, 1000 * instances * threads / millicores)
         cpu_s = (
-            min(single[k], shape.threads * mean[k]) * contention / k
+            min(single[k], threads * mean[k]) * contention / k
             + state.request_overhead_s / arriving.rows_per_request
         )
-        loads.append(
-            max(row_rate * wall_s / (k * shape.instances), row_rate * cpu_s * 1000 / shape.millicores)
-        )
+        loads.append(max(row_rate * wall_s / (k * instances), row_rate * cpu_s * 1000 / millicores))
     return loads
 
 

@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.edf import Check, completions
+from core.edf import Check, completions, latest
 
 FLAT = (0.0, 1.0, 1.5, 2.0, 2.5)  # seconds for 1 to 4 rows
 
@@ -70,6 +71,11 @@ def test_batches_grow_while_the_earliest_deadline_allows():
     assert saved([0.0], [1, 1, 1], [2.0, 2.0, 2.0], FLAT, 1) == 2
 
 
+def test_a_higher_limit_goes_on_from_where_a_lower_one_first_held_a_batch_back():
+    check = Check([0.0], [1] * 6, [2.0, 2.0, 2.0, 4.0, 4.0, 4.0], [1.0] * 6, FLAT)
+    assert [check.missed(limit) for limit in (1, 2, 4, 1, 4, 2, 4)] == [2, 1, 0, 2, 0, 1, 0]
+
+
 def reference(free_at, rows, service_time, max_batch):
     """The same rule, step by step, with no concern for speed."""
     free = [max(0.0, at) for at in free_at]
@@ -119,6 +125,22 @@ def test_with_single_rows_completions_follow_the_order_and_another_slot_never_hu
     assert done == sorted(done)
     more = completions([*free_at, 0.0], [1] * count, table, 1)
     assert all(after <= before for after, before in zip(more, done, strict=True))
+
+
+@settings(deadline=None)
+@given(
+    free_at=st.lists(st.floats(-1, 5), min_size=1, max_size=5),
+    rows=st.lists(st.integers(1, 4), min_size=1, max_size=20),
+    service_time=st.lists(st.floats(0.01, 3), min_size=4, max_size=4),
+    max_batch=st.integers(1, 4),
+)
+def test_no_completion_is_later_than_the_latest(free_at, rows, service_time, max_batch):
+    done = completions(free_at, rows, [0.0, *service_time], max_batch)
+    assert max(done) <= latest(free_at, len(rows), max(service_time))
+
+
+def test_the_latest_is_exact_on_one_slot():
+    assert latest([0.5], 3, 1.0) == pytest.approx(max(completions([0.5], [1, 1, 1], FLAT, 1)))
 
 
 JOBS = st.lists(st.tuples(st.floats(0, 8), st.integers(1, 3)), max_size=20).map(sorted)
@@ -177,7 +199,9 @@ def refusing(free_at, rows, remaining, service_time, max_batch):
     free_at=st.lists(st.sampled_from([-1.0, 0.0, 0.0, 0.25, 0.5, 1.75]), min_size=1, max_size=5),
     jobs=st.lists(
         st.tuples(
-            st.integers(-1, 16).map(lambda n: n / 4), st.integers(1, 5), st.sampled_from([0.25, 1.0, 2.0])
+            st.integers(-1, 16).map(lambda n: n / 4),
+            st.sampled_from([1, 1, 1, 2, 5]),
+            st.sampled_from([0.25, 1.0, 2.0]),
         ),
         max_size=20,
     ),
