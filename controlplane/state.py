@@ -54,6 +54,7 @@ class Worker:
     last_action_at: float | None = None
     core_seconds_reserved: float = 0.0
     core_seconds_used: float = 0.0
+    core_seconds_executing: float = 0.0
 
     @property
     def worker_id(self) -> str:
@@ -202,6 +203,7 @@ class Fleet:
             worker.used.popleft()
         worker.core_seconds_reserved += sample.allocation.cpu_millicores / 1000 * sample.window_s
         worker.core_seconds_used += sample.usage.cpu_s
+        worker.core_seconds_executing += sum(e.cpu_ms for e in sample.executions) / 1000
 
 
 def allocation_of(message: control_pb2.Allocation) -> Allocation:

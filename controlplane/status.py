@@ -151,4 +151,5 @@ def _worker(worker: Worker, stale_s: float, now: float) -> pb.WorkerStatus:
         outcomes=worker.outcomes,
         core_seconds_reserved=worker.core_seconds_reserved,
         core_seconds_used=worker.core_seconds_used,
+        core_seconds_executing=worker.core_seconds_executing,
     )

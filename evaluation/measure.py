@@ -132,13 +132,15 @@ class Seen:
         """Take down where every worker is, and what each service has cost since the last observation."""
         counted = {} if self._counted is None else self._counted
         for worker in fleet.workers:
-            now = Cost(worker.core_seconds_reserved, worker.core_seconds_used)
+            now = Cost(worker.core_seconds_reserved, worker.core_seconds_used, worker.core_seconds_executing)
             last = counted.get(worker.worker_id, now if self._counted is None else _NOTHING)
             if now.reserved < last.reserved:  # it has attached anew, and counts from there
                 last = _NOTHING
             so_far = self.cost.get(worker.service, _NOTHING)
             self.cost[worker.service] = Cost(
-                so_far.reserved + now.reserved - last.reserved, so_far.used + now.used - last.used
+                so_far.reserved + now.reserved - last.reserved,
+                so_far.used + now.used - last.used,
+                so_far.executing + now.executing - last.executing,
             )
             counted[worker.worker_id] = now
         self._counted = counted
@@ -191,6 +193,7 @@ def _point(worker: pb.WorkerStatus, at_s: float, cost: Cost) -> Point:
         throttled_share=worker.throttled_share,
         reserved_so_far=cost.reserved,
         used_so_far=cost.used,
+        executing_so_far=cost.executing,
     )
 
 

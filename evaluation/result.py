@@ -23,6 +23,7 @@ class Point:
     # Of the service since its run was first looked at, in core-seconds.
     reserved_so_far: float = 0.0
     used_so_far: float = 0.0
+    executing_so_far: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU of one service over a run, in core-seconds: the integral of its quota, and the kernel's counter."""
+    """CPU of one service over a run, in core-seconds: the integral of its quota, and the kernel's counter.
+
+    `executing` is the part of `used` that executions took, on the threads that started them.
+    """
 
     reserved: float
     used: float
+    executing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

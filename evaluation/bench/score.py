@@ -20,6 +20,7 @@ class Counts:
     """Requests by the class of their budgets on arrival: dead, tight, and the rest, whose misses are avoidable."""
 
     requests: int
+    answered: int  # with a result, right or wrong
     on_time: int
     dead: int
     tight: int
@@ -36,6 +37,7 @@ class Counts:
         rest = [row for row in rows if row.budget_on_arrival_ms >= tight_ms]
         return cls(
             requests=len(rows),
+            answered=sum(row.answered for row in rows),
             on_time=_on_time(rows),
             dead=len(rows) - len(tight) - len(rest),
             tight=len(tight),
@@ -48,6 +50,7 @@ class Counts:
     def __add__(self, other: Self) -> "Counts":
         return Counts(
             self.requests + other.requests,
+            self.answered + other.answered,
             self.on_time + other.on_time,
             self.dead + other.dead,
             self.tight + other.tight,
@@ -63,7 +66,7 @@ class Counts:
         return self.avoidable / self.requests if self.requests else 0.0
 
 
-NONE = Counts(0, 0, 0, 0, 0, 0, 0, 0)
+NONE = Counts(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Standing:
     counts: Counts
     reserved: Spread
     used: Spread
+    executing: Spread  # the part of `used` that executions took
     p50_ms: Spread
     p99_ms: Spread
 
@@ -101,6 +105,7 @@ class _Turn:
     counts: Counts
     reserved: float
     used: float
+    executing: float
     latencies_ms: Sequence[float]
 
 
@@ -129,6 +134,7 @@ def _turn(bench: Bench, service: Service, seen: Events) -> _Turn:
         Counts.of(rows, service),
         cost(points, [point.reserved_so_far for point in points], span),
         cost(points, [point.used_so_far for point in points], span),
+        cost(points, [point.executing_so_far for point in points], span),
         [1000 * row.latency_s for row in rows],
     )
 
@@ -154,6 +160,7 @@ def _standing(policy: str, service: str, rounds: Sequence[Sequence[_Turn]]) -> S
         counts=sum((turn.counts for turns in rounds for turn in turns), NONE),
         reserved=spread(sum(turn.reserved for turn in turns) for turns in rounds),
         used=spread(sum(turn.used for turn in turns) for turns in rounds),
+        executing=spread(sum(turn.executing for turn in turns) for turns in rounds),
         p50_ms=quantile(0.5),
         p99_ms=quantile(0.99),
     )

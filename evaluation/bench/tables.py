@@ -17,7 +17,13 @@ _CLASSES = (
 
 def tables(bench: Bench, standings: Sequence[Standing]) -> list[Table]:
     """Give all tables, from nothing but what was recorded."""
-    return [_policies(bench, standings), _services(bench, standings), _starts(bench), _beside(bench)]
+    return [
+        _policies(bench, standings),
+        _services(bench, standings),
+        _starts(bench),
+        _requests(bench, standings),
+        _beside(bench),
+    ]
 
 
 def objection(bench: Bench) -> str:
@@ -122,6 +128,27 @@ def _starts(bench: Bench) -> Table:
     )
 
 
+def _requests(bench: Bench, standings: Sequence[Standing]) -> Table:
+    rows: list[list[Cell]] = []
+    for service in bench.services:
+        for standing in standings:
+            if standing.service == service.name:
+                used, executing = (
+                    _each_ms(spread, standing.counts.answered)
+                    for spread in (standing.used, standing.executing)
+                )
+                rows.append(
+                    [service.name, standing.policy, used, executing, used - executing, service.row_ms]
+                )
+    return Table(
+        title="CPU of a worker for each answer",
+        columns=("service", "policy", "ms", "of it executions", "besides", "a row before the first round"),
+        rows=rows,
+        note="Means over all rounds. Executions: of the threads that start them, all there are where each has one. "
+        "Where they take much more than a row alone did before, it is the host that is slower under this load.",
+    )
+
+
 def _beside(bench: Bench) -> Table:
     groups = list(dict.fromkeys(group for trial in bench.trials for group in trial.cpu_s))
     rows: list[list[Cell]] = []
@@ -135,6 +162,10 @@ def _beside(bench: Bench) -> Table:
         rows=rows,
         note="Medians over the rounds, warm-up included. The engine's is that of all its processes.",
     )
+
+
+def _each_ms(core_seconds: Spread, answers: int) -> float:
+    return 1000 * sum(core_seconds.rounds) / answers if answers else 0.0
 
 
 def _percent(part: int, whole: int) -> float:

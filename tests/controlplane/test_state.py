@@ -60,6 +60,17 @@ def test_cores_used_are_the_mean_of_the_last_second():
     assert worker.cores_used() == pytest.approx((0.8 + 0.1) / 1.0)
 
 
+def test_core_seconds_in_executions_are_counted_whatever_else_they_teach():
+    fleet, worker = fleet_of_one()
+    runs = [
+        pb.Execution(rows=1, threads=1, wall_ms=9, cpu_ms=6, busy=1, mixed=mixed) for mixed in (False, True)
+    ]
+    for second in range(2):
+        fleet.record(worker, sample(executions=runs, usage=pb.Usage(cpu_s=0.02)), float(second))
+    assert worker.core_seconds_executing == pytest.approx(0.024)
+    assert worker.core_seconds_used == pytest.approx(0.04)
+
+
 def test_a_throttled_execution_enters_by_its_cpu_time():
     fleet, worker = fleet_of_one()
     for second in range(20):

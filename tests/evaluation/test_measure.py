@@ -80,11 +80,15 @@ async def test_one_line_says_which_control_plane_does_not_answer():
 
 
 def fleet(**workers):
-    """A fleet of workers: their service, and core-seconds reserved and used so far."""
+    """A fleet of workers: their service, and core-seconds reserved, used and, a half of that, in executions so far."""
     return pb.Fleet(
         workers=[
             pb.WorkerStatus(
-                worker_id=name, service=service, core_seconds_reserved=reserved, core_seconds_used=used
+                worker_id=name,
+                service=service,
+                core_seconds_reserved=reserved,
+                core_seconds_used=used,
+                core_seconds_executing=used / 2,
             )
             for name, (service, reserved, used) in workers.items()
         ]
@@ -101,21 +105,21 @@ def cost_of(*fleets):
 def test_the_cost_of_a_service_is_that_of_all_its_workers():
     before = fleet(a=("vision", 10.0, 1.0), b=("vision", 20.0, 2.0), c=("magika", 5.0, 5.0))
     after = fleet(a=("vision", 13.0, 2.0), b=("vision", 24.0, 4.0), c=("magika", 6.0, 5.5))
-    assert cost_of(before, after) == {"vision": Cost(7.0, 3.0), "magika": Cost(1.0, 0.5)}
+    assert cost_of(before, after) == {"vision": Cost(7.0, 3.0, 1.5), "magika": Cost(1.0, 0.5, 0.25)}
 
 
 def test_a_worker_that_attaches_anew_keeps_what_it_has_cost():
     cost = cost_of(
         fleet(a=("vision", 10.0, 4.0)), fleet(a=("vision", 13.0, 5.0)), fleet(a=("vision", 1.0, 0.5))
     )
-    assert cost == {"vision": Cost(4.0, 1.5)}
+    assert cost == {"vision": Cost(4.0, 1.5, 0.75)}
 
 
 def test_a_worker_that_comes_or_goes_during_the_run_counts_while_it_is_there():
     cost = cost_of(
         fleet(a=("vision", 10.0, 4.0)), fleet(a=("vision", 12.0, 5.0), b=("vision", 1.0, 1.0)), fleet()
     )
-    assert cost == {"vision": Cost(3.0, 2.0)}
+    assert cost == {"vision": Cost(3.0, 2.0, 1.0)}
 
 
 def test_points_say_what_their_service_has_cost_so_far():
@@ -124,3 +128,4 @@ def test_points_say_what_their_service_has_cost_so_far():
         seen.observe(fleet(a=("vision", reserved, reserved / 2)), at_s)
     assert [point.reserved_so_far for point in seen.points] == [0.0, 3.0, 5.0]
     assert [point.used_so_far for point in seen.points] == [0.0, 1.5, 2.5]
+    assert [point.executing_so_far for point in seen.points] == [0.0, 0.75, 1.25]

@@ -27,8 +27,9 @@ def row(at_s: float, outcome: Outcome = Outcome.ON_TIME, budget_ms: float = 800.
 
 def point(at_s: float, cores: float) -> Point:
     """With a quota that never changed."""
+    reserved, used, executing = (cores * at_s / part for part in (1, 2, 3))
     return Point(
-        at_s, "vision", int(1000 * cores), 1, 1, 4, 0, 10.0, cores / 2, 0.0, cores * at_s, cores * at_s / 2
+        at_s, "vision", int(1000 * cores), 1, 1, 4, 0, 10.0, cores / 2, 0.0, reserved, used, executing
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from evaluation.bench import score
 from evaluation.bench.goals import goals
 from evaluation.bench.score import Counts, Spread, standings
+from evaluation.bench.tables import tables
 from evaluation.rows import Outcome
 from tests.evaluation.bench.recordings import SERVICE, bench, events, point, row, trial
 
@@ -31,7 +32,7 @@ def test_a_request_is_dead_below_the_fastest_execution_and_tight_below_half_as_m
         row(6.0),
     ]
     assert Counts.of(rows, SERVICE) == Counts(
-        requests=8, on_time=2, dead=1, tight=2, tight_on_time=1, rest=5, avoidable=4, failed=2
+        requests=8, answered=4, on_time=2, dead=1, tight=2, tight_on_time=1, rest=5, avoidable=4, failed=2
     )
 
 
@@ -44,6 +45,7 @@ def test_what_happens_in_the_warm_up_does_not_count():
         assert standing.counts.avoidable == 1
         assert standing.reserved.rounds == (pytest.approx(15.0),)
         assert standing.used.rounds == (pytest.approx(7.5),)
+        assert standing.executing.rounds == (pytest.approx(5.0),)
         assert standing.p99_ms.middle == math.inf
 
 
@@ -62,6 +64,17 @@ def test_misses_add_up_over_rounds_and_cores_are_compared_within_each():
     assert a.reserved.rounds == (pytest.approx(10.0), pytest.approx(24.0))
     assert a.reserved.by(b.reserved) == pytest.approx((10 / 20 + 24 / 30) / 2)
     assert Spread((1.0,)).by(Spread((0.0,))) == math.inf
+
+
+def test_an_answer_costs_what_its_worker_used_and_a_part_of_that_is_executions():
+    recorded = bench([trial(1, "sponge")])
+    seen = [events(1.2, [row(6.0)] * 90 + [row(6.0, LATE)] * 10 + [row(6.0, REFUSED)] * 20)]
+    (found,) = [
+        table for table in tables(recorded, standings(recorded, seen)) if table.title.startswith("CPU of a")
+    ]
+    (cells,) = found.rows
+    # 1.2 cores for 10 s, of which a half is used and a third is in executions, for 100 answers.
+    assert cells == ["vision", "sponge", *map(pytest.approx, (60.0, 40.0, 20.0)), SERVICE.row_ms]
 
 
 def judged(*policies, busy=0.5):
