@@ -149,7 +149,7 @@ class Operations:
     """How a worker would run under the demand: arrays, since of each plan there are hundreds of entries.
 
     One entry for each shape and number of rows that executions grow to in it. Batch limits under which they grow
-    alike share it: of each configuration there is an entry in `of`, its operation, and in `batch`, its limit.
+    alike share it: each configuration has its operation in `of`, the position of an entry, and its limit in `batch`.
     """
 
     shapes: Shapes

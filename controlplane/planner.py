@@ -293,18 +293,16 @@ def _menu(
     late_rates = late(service.demand, found, backlog_rows, settings.interval_s, worth)
     of, batches, shapes = found.of, found.batch, found.shapes
     shape = found.shape[of]
-    millicores, instances, threads = (
-        column[shape] for column in (shapes.millicores, shapes.instances, shapes.threads)
-    )
+    millicores, instances, threads = shapes.millicores[shape], shapes.instances[shape], shapes.threads[shape]
     memory = service.memory_base_bytes + service.memory_per_row_bytes * instances * batches
     memory = np.maximum(memory, service.memory_peak_bytes)
     stays = np.zeros(len(of), dtype=bool)
-    if (now := service.current) is not None:
-        stays = (millicores == now.cpu_millicores) & (instances == now.instances)
-        stays &= (threads == now.threads) & (batches == now.max_batch)
+    if service.current is not None:
+        quadruples = np.stack([millicores, instances, threads, batches], axis=1)
+        stays = (quadruples == _shape(service.current)).all(axis=1)
     costs = millicores + settings.batch_cost_millicores * batches
     costs = costs + np.where(stays, 0.0, settings.switch_cost_millicores)
-    costs += miss_cost * (found.shed + late_rates)[of]
+    costs += miss_cost * (found.shed + late_rates)[of]  # all but what the queue adds
     order = np.lexsort((threads, costs, millicores))
     check = Queue.of(service, worth).checks(shapes)
     # What even the largest would miss is not held against the others.
@@ -324,9 +322,8 @@ def _menu(
         if cost >= beaten_at:
             continue
         frontier.add(cost, needed)
-        configuration = Configuration(
-            int(millicores[index]), int(instances[index]), int(threads[index]), batch, needed
-        )
+        slots = int(millicores[index]), int(instances[index]), int(threads[index])
+        configuration = Configuration(*slots, batch, needed)
         load, shed, late_rate = (float(column[of[index]]) for column in (found.load, found.shed, late_rates))
         menu.append(_Option(configuration, cost, load, shed, late_rate, queued))
     if not stays.any():
@@ -355,6 +352,10 @@ class _Frontier:
             last += 1
         self._memory[first:last] = [memory_bytes]
         self._cost[first:last] = [cost]
+
+
+def _shape(of: Configuration) -> tuple[int, int, int, int]:
+    return of.cpu_millicores, of.instances, of.threads, of.max_batch
 
 
 def _explain(option: _Option, menu: Sequence[_Option], crowded: bool, staying: float | None) -> Assignment:
