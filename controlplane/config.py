@@ -58,7 +58,7 @@ class Governor(Section, frozen=True, kw_only=True):
     """When a plan is put in force: growth at once, a shrink after it held."""
 
     paused: bool = False  # observe and plan only, until resumed
-    shrink_hold_s: Annotated[float, Meta(ge=0)] = 2.0
+    shrink_hold_s: Annotated[float, Meta(ge=0)] = 1.0
     dead_band_millicores: NonNegative = 100
     ack_timeout_s: Seconds = 2.0
     stale_s: Seconds = 3.0  # a worker silent for this long keeps what it has

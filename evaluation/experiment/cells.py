@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.experiment.finding import Cell, Finding, Table
+from evaluation.experiment.finding import Cell, Finding, Goal, Table
 
 NOTHING = "–"
 MET, MISSED = "met", "not met"
@@ -32,12 +32,17 @@ def written(table: Table) -> Written:
     )
 
 
+def kept(goal: Goal) -> str:
+    """Whether a goal was reached, in words."""
+    return NOTHING if goal.met is None else MET if goal.met else MISSED
+
+
 def goals(finding: Finding) -> Table:
     """The goals as a table like others."""
     return Table(
         title="Goals",
         columns=("goal", "measured", "kept"),
-        rows=[(goal.goal, goal.measured, MET if goal.met else MISSED) for goal in finding.goals],
+        rows=[(goal.goal, goal.measured, kept(goal)) for goal in finding.goals],
     )
 
 

@@ -177,7 +177,7 @@ def verdict(judged: Sequence[Goal], host_busy: float) -> str:
             f"Sponge sets a period of {DEFAULT_MS} ms by default. The host was {host_busy:.0%} busy: this run "
             "supports no claim."
         )
-    missed = [f"{goal.goal}: {goal.measured}" for goal in judged if not goal.met]
+    missed = [f"{goal.goal}: {goal.measured}" for goal in judged if goal.met is False]
     if not missed:
         return f"Sponge sets a period of {DEFAULT_MS} ms by default, and the data support it."
     return (

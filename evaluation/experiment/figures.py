@@ -138,6 +138,39 @@ def cases(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
         return [Drawing(figure)]
 
 
+def price(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
+    """One dot a policy, over all cases: cores against the share missed; policies alike up to a colon make a line."""
+    families: dict[str, list[tuple[float, float, str]]] = {}
+    for name in names:
+        scores = [trial.scores[name] for trial in trials]
+        missed = sum(score.avoidable_missed for score in scores) / sum(score.requests for score in scores)
+        family, _, member = name.partition(":")
+        families.setdefault(family, []).append(
+            (float(np.mean([score.mean_cores for score in scores])), missed, member)
+        )
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
+        panel = figure.subplots()
+        for family, members in families.items():
+            colour = _colour(family, list(families))
+            if family == BOUND:
+                panel.axvline(members[0][0], color=colour, lw=1, ls=":", label=family)
+                continue
+            cores, shares, labels = zip(*sorted(members), strict=True)
+            panel.plot(cores, shares, "o-", color=colour, ms=5, mew=0, lw=1.2, label=family)
+            for at, share, label in zip(cores, shares, labels, strict=True):
+                panel.annotate(
+                    label, (at, share), (4, 4), textcoords="offset points", color=colour, fontsize=7
+                )
+        panel.set_title("Avoidable misses, share of requests")
+        panel.set_xlabel("mean cores")
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        panel.set_xlim(left=0)
+        panel.legend()
+        return [Drawing(figure)]
+
+
 def over_time(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
     """One figure a case, as the paper draws them: bandwidth, what it leaves of the budget, misses and cores."""
     return [_drawn(_over_time(trial, names), trial, trials) for trial in trials]
@@ -151,6 +184,7 @@ def by_service(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
 FIGURES = {
     "policies": Kind(policies),
     "cases": Kind(cases),
+    "price": Kind(price),
     "by-service": Kind(by_service, needs_series=True),
     "over-time": Kind(over_time, needs_series=True),
 }

@@ -29,11 +29,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something promised, what was measured, and whether that keeps the promise."""
+    """Something promised, what was measured, and whether that keeps the promise; None where nothing tried it."""
 
     goal: str
     measured: str
-    met: bool
+    met: bool | None
 
 
 class Plot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

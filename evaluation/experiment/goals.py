@@ -83,7 +83,7 @@ def _judge(described: GoalDescription, goal: str, trials: Sequence[Trial]) -> Go
     if when is not None:
         trials = [trial for trial in trials if when.holds(_value(when, trial))]
     if not trials:
-        return Goal(goal=goal, measured="in no case", met=True)
+        return Goal(goal=goal, measured="in no case", met=None)
     found = [_all(part, trials) for part in described.either or (described.all,)]
     return Goal(
         goal=goal,

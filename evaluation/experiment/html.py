@@ -31,12 +31,13 @@ def _headline(findings: Sequence[Finding]) -> str:
     return f"{kept} in {experiments}." if kept else f"{experiments.capitalize()}."
 
 
+_MARKS = {True: ' class="good">✓ ', False: ' class="bad">✗ ', None: ">"}
+
+
 def _kept(goals: Sequence[Goal]) -> str:
     """How many, in words; empty where there are none."""
-    if not goals:
-        return ""
-    met = sum(goal.met for goal in goals)
-    return f"{met} of {len(goals)} goal{'s' if len(goals) > 1 else ''} met"
+    tried = [goal.met for goal in goals if goal.met is not None]
+    return f"{sum(tried)} of {len(tried)} goal{'s' if len(tried) > 1 else ''} met" if tried else ""
 
 
 def _entry(finding: Finding) -> str:
@@ -64,8 +65,7 @@ def _section(finding: Finding, results: Results) -> str:
 def _goals(goals: Sequence[Goal]) -> str:
     body = "".join(
         f'<tr><th scope="row">{escape(goal.goal)}</th><td>{escape(goal.measured)}</td>'
-        + (f'<td class="good">✓ {cells.MET}' if goal.met else f'<td class="bad">✗ {cells.MISSED}')
-        + "</td></tr>"
+        f"<td{_MARKS[goal.met]}{cells.kept(goal)}</td></tr>"
         for goal in goals
     )
     if not body:

@@ -49,6 +49,9 @@ caption = "By policy"
 figure = "cases"
 caption = "By case"
 [[plot]]
+figure = "price"
+caption = "By price"
+[[plot]]
 figure = "over-time"
 caption = "Over time"
 policies = ["sponge", "one"]
