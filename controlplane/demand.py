@@ -8,6 +8,9 @@ HORIZONS_S = (2.0, 20.0)  # a burst shows in the first at once, the second is st
 # Standard deviations between the horizons that mean a change: one second in twenty without any.
 CHANGE = 2.0
 BUDGET_HORIZON_S = 5.0  # a network that has got better, or worse, did so a moment ago
+# Outages end sooner.
+COMPLETION_HORIZON_S = 60.0
+COMPLETION_PRIOR = 20.0  # complete requests that are always part of the estimate
 DISPERSION_HORIZON_S = 60.0
 DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always part of the estimate
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
@@ -65,8 +68,9 @@ class Demand:
     def __init__(self) -> None:
         self._recorded_at = math.inf
         self._requests = tuple(_Average(horizon) for horizon in HORIZONS_S)
-        self._complete = _Average(HORIZONS_S[-1])
-        self._rows = _Average(HORIZONS_S[-1])
+        self._headers = _Average(COMPLETION_HORIZON_S)
+        self._complete = _Average(COMPLETION_HORIZON_S)
+        self._rows = _Average(COMPLETION_HORIZON_S)
         self._budgets: dict[float, float] = {}
         self._last = (0.0, 0)  # window in seconds, arrivals
         self._deviation = 0.0
@@ -78,9 +82,9 @@ class Demand:
         """Learn the window that ends now: the requests whose header arrived in it, and those that were complete.
 
         Of the latter the rows and the remaining budgets, a histogram as (upper bound in ms, count), ascending,
-        empty buckets included; the last bound may be infinite. The rate is that of the headers: while a network
-        stands still no body ends, and what is on its way will come all at once. A window that is not positive is
-        ignored.
+        empty buckets included; the last bound may be infinite. The rate is that of the headers, as far as their
+        bodies come in the long run: while a network stands still none does, and then all at once. A window that
+        is not positive is ignored.
         """
         if not 0 < window_s < math.inf:
             return
@@ -92,6 +96,7 @@ class Demand:
             average.add(window_s, elapsed_s, headers)
         histogram = list(budgets)
         complete = sum(count for _, count in histogram)
+        self._headers.add(window_s, elapsed_s, headers)
         self._complete.add(window_s, elapsed_s, complete)
         self._rows.add(window_s, elapsed_s, rows)
         self._follow_budgets(window_s, elapsed_s, histogram, complete)
@@ -100,9 +105,11 @@ class Demand:
         """Give what is believed now."""
         believed, complete = self._believed(), self._complete.count
         observed_s = believed.observed_s
+        come = (complete + COMPLETION_PRIOR) / (self._headers.count + COMPLETION_PRIOR)
+        rate = believed.rate * min(1.0, come)
         return DemandEstimate(
-            rate=believed.rate,
-            rate_error=math.sqrt(believed.rate / observed_s) if observed_s > 0 else 0.0,
+            rate=rate,
+            rate_error=math.sqrt(rate / observed_s) if observed_s > 0 else 0.0,
             rows_per_request=max(1.0, self._rows.count / complete) if complete > 0 else 1.0,
             budgets=self.budgets(),
             dispersion=self._dispersion(),

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand
 
 
+NONE = [(1000.0, 0)]
+
+
 def steady(arrivals: int, windows: int, window_s: float = 0.2, rows: int = 1) -> Demand:
     """Give the demand after so many equal windows."""
     demand = Demand()
@@ -33,10 +36,20 @@ def test_a_steady_rate_from_the_first_window():
 def test_what_the_network_holds_back_is_demand():
     demand = steady(4, 200)
     for window in range(201, 206):  # a second in which headers come through, and no body
-        demand.record(0.2, 4, 0, [(1000.0, 0)], window * 0.2)
+        demand.record(0.2, 4, 0, NONE, window * 0.2)
     estimate = demand.estimate()
-    assert estimate.rate == pytest.approx(20)
+    assert estimate.rate == pytest.approx(20, rel=0.05)
     assert estimate.rows_per_request == 1
+
+
+def test_what_never_comes_is_none():
+    demand = Demand()
+    for window in range(1000):  # two of three uploads outlive their deadline, or are no requests at all
+        demand.record(0.2, 6, 2, [(1000.0, 2)], window * 0.2)
+    assert demand.estimate().rate == pytest.approx(10, rel=0.05)
+    nothing = Demand()
+    nothing.record(0.2, 4, 0, NONE, 0.2)  # the first of them may still come
+    assert nothing.estimate().rate == pytest.approx(20, rel=0.2)
 
 
 def test_uncertainty_shrinks_with_observation_to_that_of_the_slow_horizon():
@@ -49,7 +62,7 @@ def test_uncertainty_shrinks_with_observation_to_that_of_the_slow_horizon():
 def test_a_burst_shows_at_once_and_a_lull_within_seconds():
     demand = steady(4, 500)
     for _ in range(5):
-        demand.record(0.2, 12, 12, (), 0.0)
+        demand.record(0.2, 12, 12, [(1000.0, 12)], 0.0)
     assert demand.estimate().rate > 30
     lull = steady(4, 500)
     for _ in range(5):
@@ -65,7 +78,8 @@ def test_what_chance_does_to_a_steady_demand_is_no_change():
     demand = steady(4, 500)
     rates = []
     for _ in range(2000):
-        demand.record(0.2, sum(rng.random() < 0.04 for _ in range(100)), 4, (), 0.0)
+        arrivals = sum(rng.random() < 0.04 for _ in range(100))
+        demand.record(0.2, arrivals, arrivals, [(1000.0, arrivals)], 0.0)
         rates.append(demand.estimate().rate)
     assert sorted(rates)[100] > 15
     assert sorted(rates)[-100] < 25

@@ -84,7 +84,7 @@ def test_an_experiment_leaves_its_finding_and_its_plots(toml, tmp_path, capsys):
         ("calm: fewer than the bound", False),
         ("drift: fewer than the bound", False),
     ]
-    assert len(found.plots) == 2 + 4
+    assert len(found.plots) == 3 + 4
     for plot in found.plots:
         assert (tmp_path / "out" / plot.file).read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
