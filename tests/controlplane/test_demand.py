@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand
 
-
 NONE = [(1000.0, 0)]
 
 
