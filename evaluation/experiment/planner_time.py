@@ -9,8 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from controlplane import config, planner
+from controlplane import config, knapsack, planner
 from controlplane.demand import DemandEstimate
+from controlplane.knapsack import Choice
 from controlplane.latency import Curve, LatencyModel
 from controlplane.operation import (
     HEAD_ROOM_MILLICORES,
@@ -20,7 +21,6 @@ from controlplane.operation import (
     ServiceState,
     Waiting,
 )
-from controlplane.planner import Choice
 
 _HOST_MEMORY = 64 << 30
 # Of the time of one row on one thread: per row and fixed, each divided by threads and not. As YOLOv5s has it in the
@@ -87,7 +87,7 @@ def plans(
 def solutions(
     counts: Sequence[int], cores: int, patience: Patience, seed: int, *, memory_short: bool
 ) -> Iterator[Timing]:
-    """Time `planner.solve` alone, on menus of which the cheapest do not fit together.
+    """Time `knapsack.solve` alone, on menus of which the cheapest do not fit together.
 
     With `memory_short` memory is contended too, which leaves dynamic programming a bound and CP-SAT the rest.
     """
@@ -106,10 +106,10 @@ def _planning(
 
 def _solving(
     count: int, host: int, memory_short: bool, random: np.random.Generator
-) -> Callable[[], planner.Solution]:
+) -> Callable[[], knapsack.Solution]:
     items = menus(count, host, random)
     memory = _contended(items, host) if memory_short else _plenty(items)
-    return lambda: planner.solve(items, host, memory, config.Planner().solver_time_s)
+    return lambda: knapsack.solve(items, host, memory, config.Planner().solver_time_s)
 
 
 def fleet(
@@ -192,14 +192,14 @@ def _plenty(items: Sequence[Sequence[Choice]]) -> int:
 def _contended(items: Sequence[Sequence[Choice]], host: int) -> int:
     """Memory halfway from what the smallest choices take to what those take that are best for CPU alone."""
     least = sum(min(choice.memory for choice in menu) for menu in items)
-    best = planner.solve(items, host, _plenty(items)).chosen
+    best = knapsack.solve(items, host, _plenty(items)).chosen
     wanted = sum(menu[index].memory for menu, index in zip(items, best, strict=True))
     return (least + wanted) // 2
 
 
 def _timed(
     case: Case,
-    prepare: Callable[[np.random.Generator], Callable[[], planner.Plan | planner.Solution]],
+    prepare: Callable[[np.random.Generator], Callable[[], planner.Plan | knapsack.Solution]],
     patience: Patience,
     seed: int,
 ) -> Timing:

@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator
 from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.knapsack import SolverStatus
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
-from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons, SolverStatus
+from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons
 from controlplane.resize import Quota
 from controlplane.session import Session
 from controlplane.state import Fleet

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
+from controlplane.knapsack import Choice, SolverStatus, solve
 from controlplane.latency import LatencyModel
 from controlplane.operation import (
     Limits,
@@ -26,7 +27,7 @@ from controlplane.operation import (
     operations,
     shapes,
 )
-from controlplane.planner import Bound, Choice, Configuration, SolverStatus, plan, solve
+from controlplane.planner import Bound, Configuration, plan
 
 SETTINGS = config.Planner()
 PLENTY = 1 << 50
@@ -631,7 +632,7 @@ def test_the_solver_leaves_interrupts_to_the_process():
     """In a process of its own: the handler is the C library's business, which Python does not see."""
     program = """
 import os, signal, sys
-from controlplane.planner import Choice, solve
+from controlplane.knapsack import Choice, solve
 menus = [[Choice(500, 0, 9.0), Choice(1100, 0, 1.0)]] * 2
 assert solve(menus, 1700, 0).chosen in ((0, 1), (1, 0))
 try:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controlplane.planner import Choice, solve
+from controlplane.knapsack import Choice, solve
 from evaluation import bandwidth
 from evaluation.paper import Curve, Point, Size, feasible, fit, read_profile, smallest
 

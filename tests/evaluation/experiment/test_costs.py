@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controlplane import planner, state
+from controlplane import knapsack, state
 from controlplane.config import ActuatorKind
 from core.cgroup import Cgroup
 from core.config import load
@@ -120,7 +120,7 @@ def test_menus_leave_something_to_decide() -> None:
 def test_with_memory_short_what_cpu_alone_allows_does_not_fit(seed: int) -> None:
     menus = planner_time.menus(8, 16_000, np.random.default_rng(seed))
     memory = planner_time._contended(menus, 16_000)
-    free, short = (planner.solve(menus, 16_000, limit, 5.0) for limit in (1 << 50, memory))
+    free, short = (knapsack.solve(menus, 16_000, limit, 5.0) for limit in (1 << 50, memory))
     taken = [
         sum(menu[index].memory for menu, index in zip(menus, solution.chosen, strict=True))
         for solution in (free, short)
