@@ -40,7 +40,7 @@ class Planner(Section, frozen=True, kw_only=True):
     miss_cost_millicores: Annotated[float, Meta(gt=0)] = 100_000.0
     # What a miss counts of a request that arrived with less than 1.5 × the time of one row on one thread. The network
     # has eaten its budget; to save it takes threads, which cost every request beside it twice the CPU and more.
-    tight_weight: Annotated[float, Meta(ge=0)] = 0.1
+    tight_weight: Annotated[float, Meta(ge=0, le=1)] = 0.1
     # A row more of batch limit, in millicores: prefers small batches where both do.
     batch_cost_millicores: Annotated[float, Meta(ge=0)] = 1.0
     # A changed shape must be worth this much.

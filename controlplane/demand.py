@@ -70,7 +70,8 @@ class Demand:
         self._requests = tuple(_Average(horizon) for horizon in HORIZONS_S)
         self._headers = _Average(COMPLETION_HORIZON_S)
         self._complete = _Average(COMPLETION_HORIZON_S)
-        self._rows = _Average(COMPLETION_HORIZON_S)
+        self._queued = _Average(HORIZONS_S[-1])
+        self._rows = _Average(HORIZONS_S[-1])
         self._budgets: dict[float, float] = {}
         self._last = (0.0, 0)  # window in seconds, arrivals
         self._deviation = 0.0
@@ -79,7 +80,7 @@ class Demand:
     def record(
         self, window_s: float, headers: int, rows: int, budgets: Iterable[tuple[float, int]], now: float
     ) -> None:
-        """Learn the window that ends now: the requests whose header arrived in it, and those that were complete.
+        """Learn the window that ends now: the requests whose header arrived in it, and those that were queued.
 
         Of the latter the rows and the remaining budgets, a histogram as (upper bound in ms, count), ascending,
         empty buckets included; the last bound may be infinite. The rate is that of the headers, as far as their
@@ -98,19 +99,20 @@ class Demand:
         complete = sum(count for _, count in histogram)
         self._headers.add(window_s, elapsed_s, headers)
         self._complete.add(window_s, elapsed_s, complete)
+        self._queued.add(window_s, elapsed_s, complete)
         self._rows.add(window_s, elapsed_s, rows)
         self._follow_budgets(window_s, elapsed_s, histogram, complete)
 
     def estimate(self) -> DemandEstimate:
         """Give what is believed now."""
-        believed, complete = self._believed(), self._complete.count
+        believed, queued = self._believed(), self._queued.count
         observed_s = believed.observed_s
-        come = (complete + COMPLETION_PRIOR) / (self._headers.count + COMPLETION_PRIOR)
+        come = (self._complete.count + COMPLETION_PRIOR) / (self._headers.count + COMPLETION_PRIOR)
         rate = believed.rate * min(1.0, come)
         return DemandEstimate(
             rate=rate,
             rate_error=math.sqrt(rate / observed_s) if observed_s > 0 else 0.0,
-            rows_per_request=max(1.0, self._rows.count / complete) if complete > 0 else 1.0,
+            rows_per_request=max(1.0, self._rows.count / queued) if queued > 0 else 1.0,
             budgets=self.budgets(),
             dispersion=self._dispersion(),
         )

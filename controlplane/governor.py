@@ -31,9 +31,10 @@ class Verdict:
 class Governor:
     """Of one worker. A late answer costs more than a second of an idle core: growth is never delayed.
 
-    `shrink_hold_s` is how long every plan must have been smaller; the worker then gets the largest of
-    those, so that a demand that comes and goes within it does not swing the quota. Meanwhile it runs in the
-    shape that is planned where its own, which suited another demand, is what it cannot live with.
+    A plan counts until it is `shrink_hold_s` old, and a worker shrinks to no less than the largest that counts,
+    so that a demand that comes and goes within it does not swing the quota: with the default only what distress
+    made of the second before. Meanwhile it runs in the shape that is planned where its own, which suited another
+    demand, is what it cannot live with.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Governor:
         if self._began_at is None:
             self._began_at = now
         self._plans.append((now, planned))
-        while self._plans[0][0] < now - self._shrink_hold_s:
+        while len(self._plans) > 1 and self._plans[0][0] <= now - self._shrink_hold_s:
             self._plans.popleft()
         if planned.cpu_millicores > current.cpu_millicores:
             return Verdict(Action.GROW, planned)

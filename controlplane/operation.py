@@ -170,9 +170,9 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
 
     Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
     quota beside n − 1 others; and they load the quota to λ·(CPU per row + overhead per row). The smallest k
-    within the batch limit that keeps the higher of both within `max_utilisation` is what batches grow to,
-    else the k that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed,
-    with λ a standard deviation of its estimate higher, and a tenth where the worker is saturated.
+    within the batch limit that keeps the higher of both within `max_utilisation`, with λ a standard deviation
+    of its estimate higher, and a tenth more where the worker is saturated, is what batches grow to, else the k
+    that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
     """
     demand, model = service.demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
@@ -226,10 +226,10 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     )
 
 
-def _rows(load: Floats, request_rows: int, limits: Integers, max_utilisation: float) -> Integers:
+def _rows(load: Floats, request_rows: int, limits: Integers, most: float) -> Integers:
     """Rows of an execution [shape, limit], with the `load` [shape, rows - 1] of those."""
     load = load[:, request_rows - 1 :]
-    within = load <= max_utilisation
+    within = load <= most
     enough = np.where(within.any(axis=1), within.argmax(axis=1), load.shape[1])[:, None]
     falls = np.diff(np.minimum.accumulate(load, axis=1), axis=1, prepend=np.inf) < 0
     least = np.maximum.accumulate(np.where(falls, np.arange(load.shape[1]), 0), axis=1)
@@ -269,7 +269,7 @@ def late(
     """
     if not demand.budgets:
         return np.zeros(len(found.shape))
-    upper_s = found.shapes.upper_s[found.shape]
+    upper_s = found.shapes.upper_s
     budgets, shares = (np.array(column) for column in zip(*demand.budgets, strict=True))
     feasible = budgets >= upper_s[:, found.request_rows - 1].min()
     budgets, shares = budgets[feasible], shares[feasible]
@@ -278,7 +278,7 @@ def late(
         return np.zeros(len(found.shape))
     slots = found.shapes.instances[found.shape, None].astype(float)
     rows = found.rows[:, None].astype(float)
-    upper = np.take_along_axis(upper_s, found.rows[:, None] - 1, axis=1)
+    upper = upper_s[found.shape, found.rows - 1][:, None]
     mean, load = found.mean_s[:, None], found.load[:, None]
     variation = demand.dispersion * demand.rows_per_request / rows + found.spread[:, None]
     slack = budgets - upper

@@ -1,6 +1,7 @@
 """The integer program: CPU quota, instances, threads and batch limit for every worker of a host.
 
-Inside, misses are missed deadlines per second; of what waits already, all fall into the next second.
+Inside, misses are missed deadlines per second; of what waits already, all fall into the next second. One of a tight
+request counts as `tight_weight` says, but for those that exceed the throughput.
 """
 
 import enum
@@ -45,7 +46,7 @@ class Bound(enum.Enum):
 class Reasons:
     """What led to a choice."""
 
-    expected_misses: float  # per second
+    expected_misses: float  # per second; of tight requests each counts `planner.tight_weight`
     utilisation: float  # share of the slots or of the quota, whichever is higher; above 1: overload
     bound: Bound
     smaller: Configuration | None  # the best with less CPU
@@ -143,7 +144,7 @@ def _menu(
     found = operations(service, host_millicores, settings.max_utilisation)
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
-    tight_s = TIGHT_FACTOR * service.latency.table(1, 1).mean[1]
+    tight_s = TIGHT_FACTOR * service.latency.mean(1, 1)
 
     def worth(budget_s: float) -> float:
         return settings.tight_weight if budget_s < tight_s else 1.0

@@ -246,17 +246,8 @@ def check_hello(hello: control_pb2.Hello) -> None:
 def check(sample: control_pb2.Sample) -> None:
     """Raises AbsurdReportError for numbers that no worker can mean."""
     _within("window_s", sample.window_s, 0, _MAX_MS / 1000)
-    counts = (
-        sample.headers,
-        sample.arrivals,
-        sample.arrived_rows,
-        sample.waiting_rest,
-        sample.executions_rest,
-    )
-    for name, value in zip(
-        ("headers", "arrivals", "arrived_rows", "waiting_rest", "executions_rest"), counts, strict=True
-    ):
-        _within(name, value, 0, _MAX_COUNT)
+    for name in ("headers", "arrivals", "arrived_rows", "waiting_rest", "executions_rest"):
+        _within(name, getattr(sample, name), 0, _MAX_COUNT)
     for outcome in control_pb2.Outcomes.DESCRIPTOR.fields:
         _within(f"outcomes.{outcome.name}", getattr(sample.outcomes, outcome.name), 0, _MAX_COUNT)
     _all_within("executions.wall_ms", (e.wall_ms for e in sample.executions), 0, _MAX_MS)

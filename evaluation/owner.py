@@ -19,14 +19,17 @@ def this(proc: Path = _PROC) -> str:
 
 def gone(owner: str, proc: Path = _PROC) -> bool:
     """Whether the process of that name has ended; False where it cannot be seen, in another PID namespace."""
-    boot, namespace, pid, began = owner.split()
+    try:
+        boot, namespace, pid, began = owner.split()
+    except ValueError:
+        return False
     if boot != _boot(proc):
         return True
     return namespace == _namespace(proc) and began != _began(proc, int(pid))
 
 
 def remove_abandoned(engine: docker.DockerClient) -> None:
-    """Remove what carries the label of a process of this machine that has ended.
+    """Remove from a local engine what carries the label of a process that has ended.
 
     Others may be doing the same just now: what cannot be removed is left to them, or to the next.
     """

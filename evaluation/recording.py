@@ -232,7 +232,7 @@ def _held(run: Run, began_s: float) -> list[Held]:
 
 
 def _shifted(one: Served, zero_s: float) -> Served:
-    times = ("arrived_s", "deadline_s", "expires_s", "finished_s", "started_s")
+    times = ("header_s", "arrived_s", "deadline_s", "expires_s", "finished_s", "started_s")
     moved = {
         name: None if (at_s := getattr(one, name)) is None else round(at_s - zero_s, _DIGITS)
         for name in times

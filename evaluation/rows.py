@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+TIGHT_FACTOR = 1.5  # of the cheapest execution of one row: who arrives with less is tight
+
 
 class Outcome(enum.Enum):
     """How a request ended, as its client saw it."""
@@ -102,7 +104,7 @@ def summarise(rows: Iterable[Row], minimum_service_ms: Mapping[str, float]) -> d
 
 def _summary(service: str, rows: list[Row], minimum_ms: float) -> Summary:
     count = {outcome: sum(row.outcome is outcome for row in rows) for outcome in Outcome}
-    tight = [row for row in rows if minimum_ms <= row.budget_on_arrival_ms < 1.5 * minimum_ms]
+    tight = [row for row in rows if minimum_ms <= row.budget_on_arrival_ms < TIGHT_FACTOR * minimum_ms]
     latencies_ms = [1000 * row.latency_s for row in rows]
     p50, p95, p99 = np.quantile(latencies_ms, [0.5, 0.95, 0.99], method="higher").tolist()
     return Summary(

@@ -158,10 +158,11 @@ def test_hello_says_who_and_samples_what(worker, control, service):
     assert (hello.max_instances, hello.max_threads, hello.max_batch, hello.slo_ms) == (3, 2, 4, 10_000)
     assert hello.pid == worker.process.popen.pid
     assert not hello.starting
-    before = control.total(lambda s: s.arrivals)
+    before, headers = control.total(lambda s: s.arrivals), control.total(lambda s: s.headers)
     for _ in range(5):
         service.ModelInfer(infer_request("spin", spinning.spins(1)))
     eventually(lambda: control.total(lambda s: s.arrivals), lambda n: n == before + 5)
+    assert control.total(lambda s: s.headers) == headers + 5
     eventually(lambda: control.total(lambda s: len(s.executions)), lambda n: n >= 5)
     assert control.total(lambda s: sum(s.budget_at_arrival.count)) == control.total(lambda s: s.arrivals)
 

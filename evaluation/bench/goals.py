@@ -16,7 +16,7 @@ _LEAST_REQUESTS = 6000
 def goals(bench: Bench, standings: Sequence[Standing]) -> list[Goal]:
     """Give the goals that can be judged: those against policies that ran.
 
-    None is met where the host was too busy for a claim.
+    None is judged where the host was too busy for a claim.
     """
     whole = {standing.policy: standing for standing in standings if not standing.service}
     if SPONGE not in whole:
@@ -32,7 +32,7 @@ def goals(bench: Bench, standings: Sequence[Standing]) -> list[Goal]:
     if not busy:
         return found
     return [
-        Goal(goal=goal.goal, measured=f"no claim, the host was too busy: {goal.measured}", met=False)
+        Goal(goal=goal.goal, measured=f"no claim, the host was too busy: {goal.measured}", met=None)
         for goal in found
     ]
 

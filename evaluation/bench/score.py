@@ -10,9 +10,7 @@ import numpy as np
 
 from evaluation.bench.record import Bench, Events, Service, Trial
 from evaluation.result import Point
-from evaluation.rows import Outcome, Row
-
-TIGHT_FACTOR = 1.5  # of the cheapest execution of one row
+from evaluation.rows import TIGHT_FACTOR, Outcome, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,10 +143,11 @@ def price(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
     families: dict[str, list[tuple[float, float, str]]] = {}
     for name in names:
         scores = [trial.scores[name] for trial in trials]
-        missed = sum(score.avoidable_missed for score in scores) / sum(score.requests for score in scores)
+        missed = sum(score.avoidable_missed for score in scores)
+        had_time = sum(score.requests - score.dead_on_arrival - score.tight for score in scores)
         family, _, member = name.partition(":")
         families.setdefault(family, []).append(
-            (float(np.mean([score.mean_cores for score in scores])), missed, member)
+            (float(np.mean([score.mean_cores for score in scores])), missed / max(had_time, 1), member)
         )
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
@@ -164,7 +165,8 @@ def price(trials: Sequence[Trial], names: Sequence[str]) -> list[Drawing]:
                 )
         panel.set_title("Avoidable misses, share of requests")
         panel.set_xlabel("mean cores")
-        panel.set_yscale("log")
+        panel.set_yscale("symlog", linthresh=_LEAST_SHARE)
+        panel.set_ylim(bottom=-0.2 * _LEAST_SHARE)
         panel.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         panel.set_xlim(left=0)
         panel.legend()

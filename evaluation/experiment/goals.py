@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,7 +59,7 @@ class GoalDescription(Section, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class _Found:
     text: str
-    met: bool
+    met: bool | None
 
 
 def judge(described: GoalDescription, trials: Sequence[Trial]) -> list[Goal]:
@@ -88,13 +88,18 @@ def _judge(described: GoalDescription, goal: str, trials: Sequence[Trial]) -> Go
     return Goal(
         goal=goal,
         measured="; or ".join(part.text for part in found),
-        met=any(part.met for part in found),
+        met=_told(any, found),
     )
 
 
 def _all(checks: Sequence[Check], trials: Sequence[Trial]) -> _Found:
     found = [_check(check, trials) for check in checks]
-    return _Found(", ".join(one.text for one in found), all(one.met for one in found))
+    return _Found(", ".join(one.text for one in found), _told(all, found))
+
+
+def _told(holds: Callable[[list[bool]], bool], found: Sequence[_Found]) -> bool | None:
+    tried = [one.met for one in found if one.met is not None]
+    return holds(tried) if tried else None
 
 
 def _check(check: Check, trials: Sequence[Trial]) -> _Found:
@@ -103,7 +108,7 @@ def _check(check: Check, trials: Sequence[Trial]) -> _Found:
         return _Found(f"{_written(check, value)} in total", check.holds(value))
     values = [(value, trial.case.name) for trial in trials if not math.isnan(value := _value(check, trial))]
     if not values:
-        return _Found(f"no {check.quantity}", met=True)
+        return _Found(f"no {check.quantity}", met=None)
     if check.over == "median":
         value = statistics.median(value for value, _ in values)
         return _Found(f"{_written(check, value)} in the median", check.holds(value))

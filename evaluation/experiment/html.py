@@ -41,7 +41,7 @@ def _kept(goals: Sequence[Goal]) -> str:
 
 
 def _entry(finding: Finding) -> str:
-    kept = f' <span class="soft">{_kept(finding.goals)}</span>' if finding.goals else ""
+    kept = f' <span class="soft">{told}</span>' if (told := _kept(finding.goals)) else ""
     return f'<li><a href="#{escape(finding.experiment)}">{escape(finding.title)}</a>{kept}</li>'
 
 

@@ -97,6 +97,7 @@ class Reporter:
         wall_s = self._work_s * float(self._random.lognormal(0.0, _SPREAD))
         budget_s = self._slack_s * float(self._random.uniform(0.3, 1.0))
         self._cpu_s += wall_s + _OVERHEAD_S
+        self._telemetry.announced()
         self._telemetry.arrived(_request(number, now - wall_s, budget_s), now - wall_s)
         self._telemetry.executed(ExecutionRecord(1, 1, wall_s, wall_s, 1.0, mixed=False))
         self._telemetry.completed(Completion(Outcome.ON_TIME, 1, now - wall_s, now, now - wall_s, 1))

@@ -10,6 +10,8 @@ from evaluation.experiment.finding import Finding
 _ORDER = (
     "paper",
     "demand",
+    "price",
+    "limits",
     "deadlines",
     "ablations",
     "sharing",

@@ -83,7 +83,7 @@ def offer(
     order = sorted(range(len(sent_s)), key=lambda i: (arrived[i], i))
     return Offered(
         sent_s=[sent_s[i] for i in order],
-        header_s=[link.finish(sent_s[i], HEADER_BYTES) for i in order],
+        header_s=[link.finish(sent_s[i], min(HEADER_BYTES, sizes[i])) for i in order],
         arrived_s=[arrived[i] for i in order],
         deadline_s=[sent_s[i] + slos[i] for i in order],
         schedule_s=list(sent_s),

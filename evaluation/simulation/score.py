@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.operation import TIGHT_FACTOR
 from dataplane.request import Outcome
+from evaluation.rows import TIGHT_FACTOR
 from evaluation.simulation.scenario import Service
 
 

@@ -41,6 +41,13 @@ def test_what_the_network_holds_back_is_demand():
     assert estimate.rows_per_request == 1
 
 
+def test_rows_that_change_are_known_before_long():
+    demand = steady(4, 300)
+    for window in range(301, 501):
+        demand.record(0.2, 4, 16, [(1000.0, 4)], window * 0.2)
+    assert demand.estimate().rows_per_request > 3.5
+
+
 def test_what_never_comes_is_none():
     demand = Demand()
     for window in range(1000):  # two of three uploads outlive their deadline, or are no requests at all

@@ -290,6 +290,16 @@ def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
     choice = choose(replace(state, demand=arriving, cores_used=0.97 * millicores / 1000))
     assert choice.configuration.cpu_millicores > millicores
     assert choice.reasons.bound is Bound.THROUGHPUT
+    # Where nothing waits, or CPU is left over, what arrives is all there is.
+    full = replace(state, cores_used=0.97 * millicores / 1000)
+    assert full.saturated
+    assert not replace(full, queue=()).saturated
+    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated
+
+
+def test_a_rate_that_is_not_known_well_needs_more():
+    known = demand(18)
+    assert millicores(arriving=replace(known, rate_error=4.0)) > millicores(arriving=known)
 
 
 def test_a_change_of_shape_must_be_worth_it():

@@ -99,6 +99,7 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
         ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=-5)]}),
         ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=float("inf"))]}),
         ("executions.rows", {"executions": [pb.Execution(rows=0, threads=1, wall_ms=5)]}),
+        ("waiting.waited_ms", {"waiting": [pb.Waiting(waited_ms=-1, rows=1)]}),
         ("waiting.remaining_ms", {"waiting": [pb.Waiting(remaining_ms=float("nan"), rows=1)]}),
         ("running.elapsed_ms", {"running": [pb.Running(elapsed_ms=1e18, rows=1, threads=1)]}),
         ("usage.cpu_s", {"usage": pb.Usage(cpu_s=float("nan"))}),

@@ -28,10 +28,10 @@ def test_requests_and_executions_are_told_apart_and_together():
     noted.executed(ExecutionRecord(2, 1, 0.2, 0.19, 1.5, mixed=False))
     for header_at in (1.0, 1.1):
         noted.completed(Completion(Outcome.ON_TIME, 1, header_at, 1.75, 1.5, 2))
-    assert [(s.arrived_s, s.outcome, s.batch_rows) for s in noted.served] == [
-        (1.5, Outcome.REFUSED, 0),
-        (1.25, Outcome.ON_TIME, 2),
-        (1.125, Outcome.ON_TIME, 2),
+    assert [(s.header_s, s.arrived_s, s.outcome, s.batch_rows) for s in noted.served] == [
+        (1.2, 1.5, Outcome.REFUSED, 0),
+        (1.0, 1.25, Outcome.ON_TIME, 2),
+        (1.1, 1.125, Outcome.ON_TIME, 2),
     ]
     assert [s.latency_s for s in noted.served] == [0.0, 0.5, 0.625]
     assert noted.executions == [

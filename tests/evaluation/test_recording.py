@@ -46,7 +46,7 @@ def test_a_short_run_is_recorded_from_both_ends(tmp_path):
     ran = [one for one in found.served if one.started_s is not None]
     assert sum(one.rows for one in found.executions) == len(ran)
     for one in ran:
-        assert 0 < one.arrived_s <= one.started_s <= one.finished_s
+        assert 0 < one.header_s <= one.arrived_s <= one.started_s <= one.finished_s
     for one in found.executions:
         # Each is rounded to a hundredth of a millisecond.
         assert 0 < one.wall_s <= one.slot_s + 2e-5

@@ -50,7 +50,7 @@ def test_a_reporter_reports_its_rate_over_windows_of_any_length() -> None:
         sample = reporter.sample(distress=False)
         state.check(sample)
         assert sample.window_s == pytest.approx(window_s)
-        assert len(sample.executions) == sample.outcomes.on_time == sample.arrivals
+        assert len(sample.executions) == sample.outcomes.on_time == sample.arrivals == sample.headers
         arrivals += sample.arrivals
     assert arrivals == 14
 
