@@ -228,10 +228,11 @@ class TestBadInput:
         assert scale.ended("failed") == before + (method == "ModelInfer")
 
     def test_is_counted_and_serving_goes_on(self, scale, service):
-        before = scale.ended("failed")
+        before, headers = scale.ended("failed"), scale.metrics()["sponge_worker_headers_total"]
         refused(service.ModelInfer, _bad(datatype="FP64"))
         refused(service.ModelInfer, _bad(model="other"))
         assert scale.ended("failed") == before + 2
+        assert scale.metrics()["sponge_worker_headers_total"] == headers + 2
         assert output(service.ModelInfer(infer_request("scale", rows(1)))).tolist() == [[0, 2, 4, 6]]
 
 

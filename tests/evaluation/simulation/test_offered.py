@@ -22,6 +22,13 @@ def test_an_upload_waits_for_bandwidth_and_may_be_overtaken():
     assert list(found.deadline_s) == pytest.approx([1.0, 2.9, 6.0])
 
 
+def test_a_header_comes_before_the_rest_of_its_upload():
+    link = BandwidthTrace((2.0, 10.0), (0.0, 1000.0))
+    large, small = (offer([0.0], link, Mix((n,), (1.0,)), Mix((9.0,), (1.0,)), (1,)) for n in (2000.0, 100.0))
+    assert (*large.header_s, *large.arrived_s) == pytest.approx((2.5, 4.0))
+    assert (*small.header_s, *small.arrived_s) == pytest.approx((2.1, 2.1))
+
+
 def test_requests_come_in_the_order_of_arrival():
     link = BandwidthTrace.constant(1000.0)
     found = offer([0.0, 0.1], link, Mix((100.0, 1000.0), (0.5, 0.5)), Mix((1.0,), (1.0,)), (5,))

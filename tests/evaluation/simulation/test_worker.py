@@ -10,6 +10,7 @@ from evaluation.simulation.policies.static import Static
 from evaluation.simulation.run import run
 from evaluation.simulation.score import End, Tally
 from evaluation.simulation.worker import VirtualWorker, batcher, noise
+from protos import control_pb2
 from tests.evaluation.simulation.scenarios import scenario, service
 
 
@@ -23,10 +24,12 @@ def worker(sent_s, shape=(2, 1, 1), quota=2000, **kw):
 def play(one, until):
     """Run one worker alone; the times at which executions ended."""
     ended = []
-    while (now := min(one.next_finish_at, one.next_arrival_at, one.wake_at)) <= until:
+    while (now := min(one.next_finish_at, one.next_header_at, one.next_arrival_at, one.wake_at)) <= until:
         if now == one.next_finish_at:
             one.finish(now)
             ended.append(now)
+        elif now == one.next_header_at:
+            one.announce(now)
         elif now == one.next_arrival_at:
             one.arrive(now)
         else:
@@ -89,6 +92,23 @@ def test_an_upload_that_outlives_its_deadline_never_arrives():
         0,
         0,
     )
+
+
+def test_headers_are_told_of_before_their_bodies_and_without():
+    # 1 MB/s: the first upload takes a second and a half, the second outlives its deadline.
+    where = scenario(service([0.0], payload_bytes=1.5e6, slo_s=9.0))
+    late = scenario(service([0.0], payload_bytes=2e6, slo_s=1.0))
+    for one_of, arrivals in ((where, [0, 1]), (late, [0, 0])):
+        tally = Tally(one_of.services[0])
+        work = one_of.services[0].truth.noisy(noise(0.0, ()))
+        one = VirtualWorker(one_of.services[0], one_of, batcher(Shape(1, 1, 1), 0.0), 1000, tally, work)
+        one.listen(0.0)
+        samples = []
+        for until in (1.0, 3.0):
+            play(one, until)
+            samples.append(one.report(control_pb2.Allocation(), until))
+        assert [sample.headers for sample in samples] == [1, 0]
+        assert [sample.arrivals for sample in samples] == arrivals
 
 
 def test_noise_has_the_mean_and_spread_asked_for():
