@@ -29,8 +29,10 @@ def test_a_shrink_goes_to_the_largest_plan_of_that_while():
     for at, millicores in enumerate((500, 500, 800, 600, 500)):
         verdict = governor.decide(allocation(1100), allocation(millicores), float(at), settled=True)
     assert verdict == Verdict(Action.SHRINK, allocation(800))
-    for at, millicores in enumerate((500, 500, 500), start=5):
-        verdict = governor.decide(allocation(800), allocation(millicores), float(at), settled=True)
+    # A plan counts until it is as old as the hold.
+    before = governor.decide(allocation(800), allocation(500), 5.99, settled=True)
+    assert before is None
+    verdict = governor.decide(allocation(800), allocation(500), 6.0, settled=True)
     assert verdict == Verdict(Action.SHRINK, allocation(600))
 
 
