@@ -44,7 +44,7 @@ def test_a_bench_resizes_containers_of_its_own_and_leaves_none(
         killed.kill()
     assert made(engine, killed)
     # Of one that is there: this process.
-    engine.networks.create(project, labels={PROJECT: project, owner.LABEL: owner.this()})
+    living = engine.networks.create(f"{project}-living", labels={PROJECT: project, owner.LABEL: owner.this()})
 
     with start(tmp_path / "out") as running:
         output, _ = running.communicate()
@@ -62,4 +62,5 @@ def test_a_bench_resizes_containers_of_its_own_and_leaves_none(
 
     assert made(engine, running) == []
     assert made(engine, killed) == []
-    assert [network.name for network in engine.networks.list(project)] == [project]
+    assert [network.id for network in engine.networks.list(f"{project}-living")] == [living.id]
+    living.remove()
