@@ -2,8 +2,6 @@
 
 import heapq
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import product
 
@@ -14,7 +12,7 @@ from hypothesis import strategies as st
 
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
-from controlplane.knapsack import Choice, SolverStatus, solve
+from controlplane.knapsack import SolverStatus
 from controlplane.latency import LatencyModel
 from controlplane.operation import (
     Limits,
@@ -65,53 +63,6 @@ def millicores(**more) -> int:
 def choose(state: ServiceState, host: int = HOST):
     """Plan one service alone."""
     return plan([state], host, PLENTY, SETTINGS).assignments[0]
-
-
-# The knapsack
-
-
-CHOICES = st.builds(
-    Choice,
-    cpu=st.integers(1, 20).map(lambda n: 100 * n),
-    memory=st.integers(0, 6),
-    cost=st.integers(0, 5000).map(float),
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    menus=st.lists(st.lists(CHOICES, min_size=1, max_size=4), min_size=1, max_size=4),
-    host_cpu=st.integers(0, 60).map(lambda n: 100 * n),
-    host_memory=st.integers(0, 18),
-)
-def test_solve_equals_brute_force(menus, host_cpu, host_memory):
-    costs = [
-        sum(choice.cost for choice in chosen)
-        for chosen in product(*menus)
-        if sum(choice.cpu for choice in chosen) <= host_cpu
-        and sum(choice.memory for choice in chosen) <= host_memory
-    ]
-    solution = solve(menus, host_cpu, host_memory, time_limit_s=10.0)
-    chosen = [menu[index] for menu, index in zip(menus, solution.chosen, strict=True)]
-    if costs:
-        assert solution.status is SolverStatus.OPTIMAL
-        assert sum(choice.cost for choice in chosen) == min(costs)
-        assert sum(choice.cpu for choice in chosen) <= host_cpu
-        assert sum(choice.memory for choice in chosen) <= host_memory
-    else:
-        assert solution.status is SolverStatus.OVERCOMMITTED
-        assert [c.cpu for c in chosen] == [min(choice.cpu for choice in menu) for menu in menus]
-
-
-def test_nothing_to_solve():
-    assert solve([], 1000, 0).chosen == ()
-
-
-def test_many_equal_services_are_proven_at_once():
-    menu = [Choice(100 * n, 0, 100 * n + 90_000 / n) for n in range(5, 40)]
-    solution = solve([menu] * 24, 32_000, 0)
-    assert solution.status is SolverStatus.OPTIMAL
-    assert sum(menu[index].cpu for index in solution.chosen) <= 32_000
 
 
 # What is looked at
@@ -636,20 +587,3 @@ def test_floors_that_do_not_fit_together():
     assert planned.status is SolverStatus.OVERCOMMITTED
     assert planned.host_full
     assert all(a.configuration.cpu_millicores == 500 for a in planned.assignments)
-
-
-def test_the_solver_leaves_interrupts_to_the_process():
-    """In a process of its own: the handler is the C library's business, which Python does not see."""
-    program = """
-import os, signal, sys
-from controlplane.knapsack import Choice, solve
-menus = [[Choice(500, 0, 9.0), Choice(1100, 0, 1.0)]] * 2
-assert solve(menus, 1700, 0).chosen in ((0, 1), (1, 0))
-try:
-    os.kill(os.getpid(), signal.SIGINT)
-    signal.pause()
-except KeyboardInterrupt:
-    sys.exit(7)
-"""
-    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
-    assert done.returncode == 7
