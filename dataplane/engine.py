@@ -4,8 +4,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,6 +87,7 @@ class Engine:
             raise ModelError(f"{self._path}: {error}") from error
         batched = _is_batched(session, self._warmup, self._path)
         self._signature = ModelSignature(name, version, inputs, outputs, batched)
+        self._output_names = [spec.name for spec in outputs]
         self._rungs[1] = _Rung(session)
 
     def __repr__(self) -> str:
@@ -116,7 +116,8 @@ class Engine:
         Raises EngineError.
         """
         sizes = sorted(set(batches)) if self._signature.batched else [1]
-        with self._rung(threads) as rung:
+        rung = self._hold(threads)
+        try:
             for rows in sizes:
                 if rows not in rung.timings:
                     feed = self._warmup.zeros(rows)
@@ -124,6 +125,8 @@ class Engine:
                     _, wall_s, cpu_s = self._execute(rung.session, feed, rows)
                     rung.timings[rows] = Timing(rows, threads, wall_s, cpu_s)
             return [rung.timings[rows] for rows in sizes]
+        finally:
+            self._release(rung)
 
     def run(self, threads: int, batch: Sequence[Mapping[str, Array]]) -> Executed:
         """Execute requests as one batch: inputs joined along the first axis, outputs split as views.
@@ -146,26 +149,28 @@ class Engine:
                 spec.name: np.concatenate([inputs[spec.name] for inputs in batch])
                 for spec in self._signature.inputs
             }
-        with self._rung(threads) as rung:
+        rung = self._hold(threads)
+        try:
             outputs, wall_s, cpu_s = self._execute(rung.session, feed, sum(counts))
+        finally:
+            self._release(rung)
         return Executed(_split(outputs, counts), wall_s, cpu_s)
 
-    @contextmanager
-    def _rung(self, threads: int) -> Iterator[_Rung]:
+    def _hold(self, threads: int) -> _Rung:
         """The rung of this many threads, made if need be, and kept until released."""
         rung = self._take(threads)
         if rung is None:
             with self._building:
                 # Another thread may have made it meanwhile.
                 rung = self._take(threads) or self._add(threads)
-        try:
-            yield rung
-        finally:
-            with self._lock:
-                rung.in_use -= 1
-                dropped = self._drop_idle()
-            # Sessions are torn down outside the lock.
-            del dropped
+        return rung
+
+    def _release(self, rung: _Rung) -> None:
+        with self._lock:
+            rung.in_use -= 1
+            dropped = self._drop_idle()
+        # Sessions are torn down outside the lock.
+        del dropped
 
     def _take(self, threads: int) -> _Rung | None:
         with self._lock:
@@ -194,22 +199,23 @@ class Engine:
 
     def _drop_idle(self) -> list[_Rung]:
         """Take the rungs out that are too many; the caller holds the lock."""
+        excess = len(self._rungs) - self._max_rungs
+        if excess <= 0:
+            return []
         idle = [threads for threads, rung in self._rungs.items() if not rung.in_use]
-        excess = max(0, len(self._rungs) - self._max_rungs)
         return [self._rungs.pop(threads) for threads in idle[:excess]]
 
     def _execute(
         self, session: ort.InferenceSession, feed: Mapping[str, Array], rows: int
     ) -> tuple[dict[str, Array], float, float]:
         """Outputs by name, wall and CPU seconds."""
-        names = [spec.name for spec in self._signature.outputs]
         cpu_before, before = time.thread_time(), time.perf_counter()
         try:
-            results = session.run(names, feed)
+            results = session.run(self._output_names, feed)
         except Exception as error:
             raise EngineError(f"{self._path}: execution of {rows} rows failed: {_one_line(error)}") from error
         wall_s, cpu_s = time.perf_counter() - before, time.thread_time() - cpu_before
-        outputs = dict(zip(names, results, strict=True))
+        outputs = dict(zip(self._output_names, results, strict=True))
         for name, output in outputs.items():
             if self._signature.batched and (not output.ndim or len(output) != rows):
                 raise EngineError(f"{self._path}: output {name} has shape {output.shape} for {rows} rows")

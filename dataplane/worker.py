@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import structlog
@@ -73,6 +74,8 @@ class Worker:
         self._futures: dict[Request, asyncio.Future[Answer]] = {}
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = inf
+        self._pumping = False
         self._pace: Pace | None = None
         self.on_distress: Callable[[], None] = lambda: None
         self.on_acknowledged: Callable[[], None] = lambda: None
@@ -94,7 +97,7 @@ class Worker:
             raise Unanswered(Outcome.QUEUE_FULL)
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._futures[request] = future
-        self._pump()
+        self._pump_soon()
         try:
             return await future
         except asyncio.CancelledError:
@@ -142,7 +145,14 @@ class Worker:
         self._threads.shutdown()
         self._preparing.shutdown()
 
+    def _pump_soon(self) -> None:
+        """Pump when the loop has turned: what arrives in the same turn can share a batch, and is planned for once."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
     def _pump(self) -> None:
+        self._pumping = False
         now = self._clock()
         if self._pace is not None:
             self.batcher.hold_until = self._pace.hold_until(now, self._cpu_seconds())
@@ -150,33 +160,49 @@ class Worker:
         for drop in step.drop:
             self._drop(drop, now)
         for execution in step.start:
-            self._start(execution)
+            self._threads.submit(self._run, execution)
         if step.distress:
             self.on_distress()
         if self.batcher.running or len(self.batcher) > 0:
             self._idle.clear()
         else:
             self._idle.set()
+        self._wake(step.wake_at, now)
+
+    def _wake(self, at: float | None, now: float) -> None:
+        """Pump again at `at`, or before: a timer that is set stays until it is due, as most deadlines are met."""
+        if at is None or at >= self._wakes_at:
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if step.wake_at is not None:
-            self._timer = self._loop.call_later(max(0.0, step.wake_at - now), self._pump)
+        self._timer = self._loop.call_later(max(0.0, at - now), self._woken)
+        self._wakes_at = at
 
-    def _start(self, execution: Execution) -> None:
+    def _woken(self) -> None:
+        self._timer, self._wakes_at = None, inf
+        self._pump()
+
+    def _run(self, execution: Execution) -> None:
+        """Execute, in a thread, and hand over what became of it.
+
+        A future of the loop's own would cost two more of its turns.
+        """
         batch = [request.inputs or {} for request in execution.requests]
-        running = self._loop.run_in_executor(self._threads, self._engine.run, execution.shape.threads, batch)
-        running.add_done_callback(lambda done: self._finish(execution, done))
+        executed: Executed | BaseException
+        try:
+            executed = self._engine.run(execution.shape.threads, batch)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait are told
+            executed = error
+        self._loop.call_soon_threadsafe(self._finish, execution, executed)
 
-    def _finish(self, execution: Execution, done: "asyncio.Future[Executed]") -> None:
+    def _finish(self, execution: Execution, executed: Executed | BaseException) -> None:
         now = self._clock()
         before = self.batcher.acknowledged
         busy = self.batcher.finish(execution, now)
-        error = done.exception()
-        if error is None:
-            self._answer(execution, done.result(), busy, now)
+        if isinstance(executed, BaseException):
+            self._fail(execution, executed, now)
         else:
-            self._fail(execution, error, now)
+            self._answer(execution, executed, busy, now)
         if self.batcher.acknowledged != before:
             self.on_acknowledged()
         self._pump()
@@ -221,9 +247,12 @@ class Worker:
     def _end(
         self, request: Request, outcome: Outcome, now: float, execution: Execution | None = None
     ) -> Completion:
-        completion = Completion(outcome, request.rows, request.arrived_at, now)
-        if execution is not None:
-            completion = replace(completion, started_at=execution.started_at, batch_rows=execution.rows)
+        if execution is None:
+            completion = Completion(outcome, request.rows, request.arrived_at, now)
+        else:
+            completion = Completion(
+                outcome, request.rows, request.arrived_at, now, execution.started_at, execution.rows
+            )
         for observer in self._observers:
             observer.completed(completion)
         return completion

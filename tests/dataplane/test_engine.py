@@ -156,9 +156,10 @@ class TestRungs:
 
     def test_one_in_use_stays_until_released(self, path):
         engine = Engine(models.scale(path), "scale", "1", max_rungs=1)
-        with engine._rung(1):
-            engine.prepare(2, [1])
-            assert engine.has(1)
+        rung = engine._hold(1)
+        engine.prepare(2, [1])
+        assert engine.has(1)
+        engine._release(rung)
         assert engine.has(1) != engine.has(2)
 
     def test_a_changed_file_is_not_mixed_in(self, path):
