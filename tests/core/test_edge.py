@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
 from core.edge import Edge
@@ -23,6 +24,36 @@ async def aborts(_request, context):
 async def fails_after_one(requests, _context):
     yield await anext(requests)
     raise RuntimeError(SECRET)
+
+
+async def fails_after_writing(requests, context):
+    await context.write(await anext(aiter(requests)))
+    raise RuntimeError(SECRET)
+
+
+async def echoes(request, _context):
+    return request
+
+
+async def joins(requests, _context):
+    return b"".join([request async for request in requests])
+
+
+async def repeats(request, _context):
+    yield request
+
+
+async def relays(requests, _context):
+    async for request in requests:
+        yield request
+
+
+def cannot_decode(_message):
+    raise DecodeError(SECRET)
+
+
+def cannot_encode(_message):
+    raise ValueError(SECRET)
 
 
 class Waits:
@@ -64,11 +95,70 @@ async def test_an_exception_is_an_internal_error_and_no_more():
         assert await error_of(call) == (grpc.StatusCode.INTERNAL, "internal error")
 
 
-async def test_in_a_stream_as_well():
-    async with calling(Call=grpc.stream_stream_rpc_method_handler(fails_after_one)) as channel:
+@pytest.mark.parametrize("handler", [fails_after_one, fails_after_writing])
+async def test_in_a_stream_as_well(handler):
+    async with calling(Call=grpc.stream_stream_rpc_method_handler(handler)) as channel:
         call = channel.stream_stream("/test.Service/Call")(iter([b"one"]))
         assert await call.read() == b"one"
         assert await error_of(call.read()) == (grpc.StatusCode.INTERNAL, "internal error")
+
+
+KINDS = pytest.mark.parametrize(
+    ("kind", "handler"),
+    [("unary_unary", echoes), ("unary_stream", repeats), ("stream_unary", joins), ("stream_stream", relays)],
+)
+
+
+async def answer_to(channel, kind, method="/test.Service/Call", message=b"one"):
+    """The first answer to one message."""
+    call = getattr(channel, kind)(method)(iter([message]) if kind.startswith("stream") else message)
+    return await call.read() if kind.endswith("stream") else await call
+
+
+@KINDS
+async def test_every_kind_of_call_is_answered(kind, handler):
+    method = getattr(grpc, f"{kind}_rpc_method_handler")(handler, bytes.upper, bytes.title)
+    async with calling(Call=method) as channel:
+        assert await answer_to(channel, kind) == b"One"
+
+
+@KINDS
+async def test_a_request_that_cannot_be_decoded_is_invalid_in_every_kind_of_call(kind, handler):
+    method = getattr(grpc, f"{kind}_rpc_method_handler")(handler, cannot_decode)
+    async with calling(Call=method) as channel:
+        code, text = await error_of(answer_to(channel, kind))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert text == "request: expected a message of this method's type"
+
+
+@KINDS
+async def test_an_answer_that_cannot_be_encoded_is_an_internal_error(kind, handler):
+    method = getattr(grpc, f"{kind}_rpc_method_handler")(handler, None, cannot_encode)
+    async with calling(Call=method) as channel:
+        assert await error_of(answer_to(channel, kind)) == (grpc.StatusCode.INTERNAL, "internal error")
+
+
+async def test_methods_that_nobody_has_added_are_unimplemented():
+    async with calling(Call=grpc.unary_unary_rpc_method_handler(echoes)) as channel:
+        for method in ("/test.Service/Other", "/other.Service/Call"):
+            code, _ = await error_of(channel.unary_unary(method)(b""))
+            assert code is grpc.StatusCode.UNIMPLEMENTED
+        assert await channel.unary_unary("/test.Service/Call")(b"one") == b"one"
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("unary_unary", "/grpc.health.v1.Health/Check"),
+        ("unary_stream", "/grpc.health.v1.Health/Watch"),
+        ("stream_stream", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    ],
+)
+async def test_health_and_reflection_are_no_exception(kind, method):
+    async with calling() as channel:
+        code, text = await error_of(answer_to(channel, kind, method, b"\xff"))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert text == "request: expected a message of this method's type"
 
 
 async def test_what_a_handler_says_itself_is_said():

@@ -1,0 +1,101 @@
+"""What answers the calls of a port: handlers whose faults end their call and tell strangers nothing."""
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+log = structlog.get_logger()
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic for type checkers only
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """Takes servicers as a server does, and finds the handler of a call; nothing is built per call.
+
+    Handlers are coroutine functions or asynchronous generators. One that refuses a call aborts it.
+    """
+
+    def __init__(self) -> None:
+        self._services: list[grpc.GenericRpcHandler] = []
+        self._known: dict[str, Handler] = {}
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """As of grpc.aio.Server."""
+        self._services.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, Handler]
+    ) -> None:
+        """As of grpc.aio.Server; without effect, as generated code adds the same methods as generic handlers."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "Handler | None":
+        """The handler of a method, None for one that nobody has added."""
+        method = handler_call_details.method
+        if method in self._known:
+            return self._known[method]
+        for service in self._services:
+            handler = service.service(handler_call_details)
+            if handler is not None:
+                return self._known.setdefault(method, _contained(handler, method))
+        return None
+
+
+def _contained(handler: Handler, method: str) -> Handler:
+    """The handler, with an end for whatever it did not foresee.
+
+    It decodes and encodes in gRPC's place, which would send an exception's text.
+    """
+    kind = "_".join(
+        "stream" if streaming else "unary"
+        for streaming in (handler.request_streaming, handler.response_streaming)
+    )
+    behaviour = getattr(handler, kind)
+    generates = inspect.isasyncgenfunction(behaviour)
+    # What a handler reads or writes itself passes through gRPC meanwhile, and what fails there fails in the handler.
+    writes = handler.response_streaming and not generates
+    decode = (None if handler.request_streaming else handler.request_deserializer) or _as_it_is
+    encode = (None if writes else handler.response_serializer) or _as_it_is
+
+    async def answer(request: Any, context: Any) -> Any:
+        try:
+            return encode(await behaviour(decode(request), context))
+        except Exception as error:
+            await _abort(error, context, method)
+            raise
+
+    async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async with contextlib.aclosing(behaviour(decode(request), context)) as responses:
+                async for response in responses:
+                    yield encode(response)
+        except Exception as error:
+            await _abort(error, context, method)
+            raise
+
+    contained: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
+        answers if generates else answer,
+        request_deserializer=handler.request_deserializer if handler.request_streaming else None,
+        response_serializer=handler.response_serializer if writes else None,
+    )
+    return contained
+
+
+def _as_it_is(message: Any) -> Any:
+    return message
+
+
+async def _abort(error: Exception, context: Any, method: str) -> None:
+    """Abort the call that `error` came of, unless it has ended already."""
+    if context.done():
+        return
+    if isinstance(error, DecodeError):
+        await context.abort(
+            grpc.StatusCode.INVALID_ARGUMENT, "request: expected a message of this method's type"
+        )
+    log.error("call failed", method=method, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error")
