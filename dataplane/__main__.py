@@ -23,15 +23,21 @@ from dataplane.config import Config
 from dataplane.deadline import Policy
 from dataplane.engine import Engine
 from dataplane.execution import EngineError, ModelError
+from dataplane.inference import Inference
 from dataplane.metrics import Metrics, StateCollector
-from dataplane.server import InferenceServer, State
+from dataplane.served import Model, Served, State
+from dataplane.server import InferenceServer
 from dataplane.servicetime import ServiceTime, ServiceTimes
+from dataplane.statistics import Statistics
 from dataplane.telemetry import Telemetry
 from dataplane.uplink import Uplink
 from dataplane.worker import Observer, Worker
 
 # Until the engine is warm; nothing is served before that.
 _UNKNOWN = ServiceTime(rows=1, mean_s=0.1, low_s=0.1, high_s=0.1)
+
+# The model that is there from the start; see served.Model.
+_FIRST = 0
 
 log = structlog.get_logger()
 
@@ -46,17 +52,25 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     telemetry = Telemetry(clock(), resources.read(cgroup))
-    observers: tuple[Observer, ...] = (telemetry, metrics, *watching)
+    statistics = Statistics()
+    statistics.begin(_FIRST)
+    observers: tuple[Observer, ...] = (telemetry, metrics, statistics, *watching)
     patience_s = config.service.patience_ms / 1000 if config.control.address else 0.0
     batcher = Batcher(_shape(config, engine), ServiceTimes([_UNKNOWN]), config.server.max_queue, patience_s)
     registry.register(StateCollector(batcher, lambda: resources.read(cgroup), clock))
     worker = Worker(engine, batcher, observers, clock, time.process_time, config.engine.max_instances)
     agent = Agent(config, worker, engine, telemetry, cgroup, clock)
-    inference = InferenceServer(
-        worker, engine.signature, _policy(config), agent.max_batch, metrics, observers, clock
+    served = Served(Model(_FIRST, engine.signature, engine.digest, agent.max_batch))
+    servicer = InferenceServer(
+        Inference(worker, served, _policy(config), statistics, observers, clock),
+        served,
+        statistics,
+        metrics,
+        config.server.max_stream_requests,
+        clock,
     )
     edge = Edge([server.SERVICE], [config.model.name], config.server.max_message_mib << 20)
-    server.add_to(edge.server, inference)
+    server.add_to(edge.server, servicer)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,12 +80,12 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
         log.info("listening", **addresses)
         async with _attached(config, worker, agent):
             if await _unless(stop, agent.warm_up()):
-                inference.state = State.SERVING
+                served.state = State.SERVING
                 await edge.serve()
                 log.info("serving", model=config.model.name, digest=engine.digest[:12])
                 await stop.wait()
             log.info("draining", waiting=len(batcher), running=len(batcher.running))
-            inference.state = State.DRAINING
+            servicer.drain()
             await edge.refuse()
             await worker.drain(config.server.drain_s)
     finally:

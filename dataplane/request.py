@@ -26,10 +26,11 @@ class Outcome(enum.Enum):
 class Request:
     """One request in the queue. Times are seconds on the worker's monotonic clock.
 
-    `arrived_at` is when its header was there, `queued_at` when its body was complete. `deadline_at` is when
-    execution has to be over for an answer in time; until `expires_at` a late answer is still wanted. `rank_at`
-    is its place in the order of service: the deadline, unless that is shorter than the service believes.
-    `shape_key` is equal for requests that may share a batch.
+    `arrived_at` is when its header was there, `queued_at` when its body was complete and decoded. `deadline_at`
+    is when execution has to be over for an answer in time; until `expires_at` a late answer is still wanted.
+    `rank_at` is its place in the order of service: the deadline, unless that is shorter than the service
+    believes. `shape_key` is equal for requests that may share a batch. `generation` is that of the model that
+    it was checked against and is executed by (see `served.Model`); so it is in the records below.
     """
 
     sequence: int
@@ -42,6 +43,7 @@ class Request:
     rank_at: float
     priority: int = 0
     inputs: Tensors | None = None
+    generation: int = 0
 
     @property
     def wants_late(self) -> bool:
@@ -53,7 +55,8 @@ class Request:
 class Completion:
     """One ended request: the single record that metrics and telemetry are made of.
 
-    Seconds; `started_at` is None where nothing ran, `batch_rows` then 0.
+    Seconds; `started_at` is None where nothing ran, `batch_rows` then 0; `queued_at` is None where it was
+    never complete, or not valid.
     """
 
     outcome: Outcome
@@ -62,6 +65,8 @@ class Completion:
     finished_at: float
     started_at: float | None = None
     batch_rows: int = 0
+    queued_at: float | None = None
+    generation: int = 0
 
     @property
     def latency_s(self) -> float:
@@ -81,3 +86,4 @@ class ExecutionRecord:
     cpu_s: float
     busy: float
     mixed: bool
+    generation: int = 0

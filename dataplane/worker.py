@@ -217,6 +217,7 @@ class Worker:
             executed.cpu_s,
             busy,
             execution.mixed,
+            execution.requests[0].generation,
         )
         for observer in self._observers:
             observer.executed(record)
@@ -247,12 +248,16 @@ class Worker:
     def _end(
         self, request: Request, outcome: Outcome, now: float, execution: Execution | None = None
     ) -> Completion:
-        if execution is None:
-            completion = Completion(outcome, request.rows, request.arrived_at, now)
-        else:
-            completion = Completion(
-                outcome, request.rows, request.arrived_at, now, execution.started_at, execution.rows
-            )
+        completion = Completion(
+            outcome,
+            request.rows,
+            request.arrived_at,
+            now,
+            started_at=None if execution is None else execution.started_at,
+            batch_rows=0 if execution is None else execution.rows,
+            queued_at=request.queued_at,
+            generation=request.generation,
+        )
         for observer in self._observers:
             observer.completed(completion)
         return completion

@@ -2,17 +2,17 @@
 
 import pytest
 
+from dataplane import parameters
 from dataplane.deadline import Stated
-from dataplane.server import _stated
 from dataplane.tensors import InvalidRequest
 from protos import inference_pb2 as pb
 from tests.inference import set_parameters
 
 
-def stated(remaining_s=None, delay_s=0.0, **parameters):
+def stated(remaining_s=None, **given):
     message = pb.ModelInferRequest()
-    set_parameters(message.parameters, parameters)
-    return _stated(message, remaining_s, delay_s)
+    set_parameters(message.parameters, given)
+    return parameters.stated(message, remaining_s)
 
 
 def test_nothing():
@@ -20,7 +20,7 @@ def test_nothing():
 
 
 def test_each_by_itself():
-    assert stated(2.0, 0.5)[0] == Stated(remaining_s=1.5)
+    assert stated(1.5)[0] == Stated(remaining_s=1.5)
     assert stated(slo_ms=300)[0] == Stated(budget_s=0.3)
     assert stated(slo_ms=0.5)[0] == Stated(budget_s=0.0005)
     assert stated(timeout=250_000)[0] == Stated(budget_s=0.25)

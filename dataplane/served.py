@@ -1,0 +1,47 @@
+"""What a worker serves just now."""
+
+import enum
+from dataclasses import dataclass
+
+from dataplane.tensors import ModelSignature
+
+
+class UnknownModel(Exception):
+    """A model name or version that is not the one served; the text is for the client."""
+
+
+class State(enum.Enum):
+    """Whether requests are taken."""
+
+    LOADING = "the model is still loading"
+    SERVING = "serving"
+    DRAINING = "the server is draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that was loaded.
+
+    `generation` numbers the loads of this process: requests are executed by the one that they were checked
+    against. `digest` is the file's SHA-256; `max_rows` are the most of a request, and of a batch.
+    """
+
+    generation: int
+    signature: ModelSignature
+    digest: str
+    max_rows: int
+
+    def check(self, name: str, version: str) -> None:
+        """Raises UnknownModel unless this is what a client means; an empty version is any."""
+        if name != self.signature.name:
+            raise UnknownModel(f"model_name: expected {self.signature.name!r}, got {name[:100]!r}")
+        if version not in ("", self.signature.version):
+            raise UnknownModel(f"model_version: expected {self.signature.version!r}, got {version[:100]!r}")
+
+
+@dataclass(slots=True)
+class Served:
+    """What is served, read anew by each request."""
+
+    model: Model
+    state: State = State.LOADING
