@@ -115,7 +115,9 @@ class TestProtocol:
         assert [(t.name, t.datatype, t.shape) for t in metadata.inputs] == [("x", "FP32", [-1, 4])]
         assert [(t.name, t.datatype, t.shape) for t in metadata.outputs] == [("y", "FP32", [-1, 4])]
 
-    def test_tritonclient(self, scale):
+    def test_tritonclient(self, scale, service):
+        (before,) = service.ModelStatistics(pb.ModelStatisticsRequest()).model_stats
+        succeeded, inferred = before.inference_stats.success.count, before.inference_count
         script = Path(__file__).with_name("triton_client.py")
         ran = subprocess.run(
             [sys.executable, script, scale.address, "scale"], check=True, capture_output=True, timeout=60
@@ -132,7 +134,51 @@ class TestProtocol:
             "spent": ["batch_rows", "queue_us", "remaining_us", "service_us", "upload_us"],
             "batch_rows": 2,
             "y": (2 * rows(2)).tolist(),
+            "streamed": {
+                "good": [True, (2 * rows(2)).tolist()],
+                "bad": ["model_name: expected 'scale', got 'another'"],
+            },
+            "succeeded": succeeded + 2,
+            "rows": inferred + 4,
+            "max_batch_size": 8,
+            "dims": [[4], [4]],
+            "index": [["scale", "1", "READY"]],
         }
+
+    def test_counts_requests_rows_and_batches(self, service):
+        def told():
+            (found,) = service.ModelStatistics(pb.ModelStatisticsRequest(name="scale")).model_stats
+            return found
+
+        before, began_ms = told(), 1000 * time.time()
+        service.ModelInfer(infer_request("scale", rows(3)))
+        refused(service.ModelInfer, _bad(datatype="FP64"))
+        after = told()
+        assert (after.name, after.version) == ("scale", "1")
+        assert after.inference_count == before.inference_count + 3
+        assert after.execution_count == before.execution_count + 1
+        assert began_ms - 1 <= after.last_inference <= 1000 * time.time() + 1
+        stats = after.inference_stats
+        assert stats.success.count == before.inference_stats.success.count + 1
+        assert stats.fail.count == before.inference_stats.fail.count + 1
+        for part in (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output):
+            assert part.count == stats.success.count
+            assert 0 < part.ns < stats.success.ns
+        batches = {batch.batch_size: batch.compute_infer for batch in after.batch_stats}
+        assert batches[3].count >= 1
+        assert sum(batch.count for batch in batches.values()) == after.execution_count
+
+    def test_configuration_in_tritons_terms(self, service):
+        config = service.ModelConfig(pb.ModelConfigRequest(name="scale")).config
+        assert (config.name, config.platform, config.max_batch_size) == ("scale", "onnxruntime_onnx", 8)
+        assert [(t.name, t.data_type, t.dims) for t in config.input] == [("x", pb.TYPE_FP32, [4])]
+        assert [(t.name, t.data_type, t.dims) for t in config.output] == [("y", pb.TYPE_FP32, [4])]
+        assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+
+    def test_what_the_repository_has(self, service):
+        for ready in (False, True):
+            (model,) = service.RepositoryIndex(pb.RepositoryIndexRequest(ready=ready)).models
+            assert (model.name, model.version, model.state, model.reason) == ("scale", "1", "READY", "")
 
     def test_a_client_that_knows_nothing_but_reflection(self, scale):
         with grpc.insecure_channel(scale.address) as channel:
@@ -204,8 +250,13 @@ class TestBadInput:
         assert error.code() is INVALID
         assert "at most 8 rows (engine.max_batch), got 9" in error.details()
 
-    def test_metadata_of_another_model(self, service):
-        assert refused(service.ModelMetadata, pb.ModelMetadataRequest(name="other")).code() is NOT_FOUND
+    def test_another_model_is_not_described(self, service):
+        for call, request in (
+            (service.ModelMetadata, pb.ModelMetadataRequest(name="other")),
+            (service.ModelConfig, pb.ModelConfigRequest(name="scale", version="2")),
+            (service.ModelStatistics, pb.ModelStatisticsRequest(name="other")),
+        ):
+            assert refused(call, request).code() is NOT_FOUND
 
     def test_a_message_over_the_limit(self, service):
         error = refused(service.ModelInfer, _bad(raw=[bytes(2 << 20)]))

@@ -1,6 +1,7 @@
 """What tritonclient says of a worker, as JSON: its protobuf descriptors clash with ours in one process."""
 
 import json
+import queue
 import sys
 
 import numpy as np
@@ -14,6 +15,9 @@ def main(address: str, model: str) -> None:
     tensor.set_data_from_numpy(np.arange(8, dtype=np.float32).reshape(2, 4))
     answer = client.infer(model, [tensor], request_id="seven", timeout=5_000_000, client_timeout=30.0)
     metadata = client.get_model_metadata(model)
+    streamed = stream(client, model, tensor)
+    statistics = client.get_inference_statistics(model).model_stats[0]
+    config = client.get_model_config(model).config
     print(
         json.dumps(
             {
@@ -28,9 +32,32 @@ def main(address: str, model: str) -> None:
                 "spent": sorted(answer.get_response().parameters),
                 "batch_rows": answer.get_response().parameters["batch_rows"].int64_param,
                 "y": answer.as_numpy("y").tolist(),
+                "streamed": streamed,
+                "succeeded": statistics.inference_stats.success.count,
+                "rows": statistics.inference_count,
+                "max_batch_size": config.max_batch_size,
+                "dims": [list(config.input[0].dims), list(config.output[0].dims)],
+                "index": [[m.name, m.version, m.state] for m in client.get_model_repository_index().models],
             }
         )
     )
+
+
+def stream(
+    client: triton.InferenceServerClient, model: str, tensor: triton.InferInput
+) -> dict[str, list[object]]:
+    """What two requests of one stream come to, by their ids."""
+    heard: queue.Queue[tuple[triton.InferResult | None, Exception | None]] = queue.Queue()
+    client.start_stream(lambda result, error: heard.put((result, error)))
+    client.async_stream_infer(model, [tensor], request_id="good", enable_empty_final_response=True)
+    result, error = heard.get(timeout=30)
+    assert error is None, error
+    client.async_stream_infer("another", [tensor], request_id="bad")
+    _, refused = heard.get(timeout=30)
+    client.stop_stream()
+    response = result.get_response()
+    final = response.parameters["triton_final_response"].bool_param
+    return {response.id: [final, result.as_numpy("y").tolist()], "bad": [refused.message()]}
 
 
 if __name__ == "__main__":
