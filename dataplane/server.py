@@ -127,18 +127,19 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryModelUnloadResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _FIXED)
 
-    async def ModelInfer(  # type: ignore[override]  # see add_to
-        self, messages: AsyncIterator[bytes], context: Context
-    ) -> pb.ModelInferResponse:
+    async def ModelInfer(self, messages: object, context: Context) -> pb.ModelInferResponse:
         """Answer one request, beginning when its header has arrived."""
         received_at = self._clock()
         remaining_s = context.time_remaining()
-        header = self._connections.header(context.peer(), _sent_s(context), received_at)
+        peer = context.peer()
+        header = self._connections.header(peer, _sent_s(context), received_at)
         if header.uncertain:
             self._metrics.uncertain_deadline()
         self._inference.announce()
         try:
-            body = await anext(messages, None)
+            # Iterating over the messages would leave a generator behind that the event loop has to close.
+            read = await context.read()
+            body: bytes | None = None if read is grpc.aio.EOF else read
             if body is None:
                 # The stream of a call that is over just ends; its cancellation follows.
                 await asyncio.sleep(_CANCELLATION_S)
@@ -149,7 +150,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             raise
         finally:
             complete_at = self._clock()
-            self._connections.complete(context.peer(), header.upload, complete_at)
+            self._connections.complete(peer, header.upload, complete_at)
         if remaining_s is not None:
             remaining_s -= header.delay_s
         try:
