@@ -50,6 +50,12 @@ class Request:
         """Whether an answer after the deadline is still worth something."""
         return self.expires_at > self.deadline_at
 
+    @property
+    def row_elements(self) -> int:
+        """Elements of one row, of all inputs together; 1 where there are none."""
+        inputs = self.inputs or {}
+        return max(1, sum(array.size for array in inputs.values()) // self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
