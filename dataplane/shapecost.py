@@ -52,9 +52,9 @@ class ShapeCosts:
 
     def meet(self, request: Request) -> None:
         """Notice a second shape."""
-        if self.even and request.shape_key != self._only:
+        if self.even and request.cost_key != self._only:
             if self._only is None:
-                self._only = request.shape_key
+                self._only = request.cost_key
             else:
                 self.even = False
 
@@ -62,13 +62,13 @@ class ShapeCosts:
         """Cost of this request's shape."""
         if self.even:
             return 1.0
-        shape = self._shapes.get(request.shape_key)
+        shape = self._shapes.get(request.cost_key)
         return self._by_size(request.row_elements) if shape is None else shape.cost
 
     def learn(self, request: Request, cost: float) -> float:
         """An execution of this request's shape cost so much; returns what it is believed to cost from now on."""
         shape = self._remembered(request)
-        self._shapes.move_to_end(request.shape_key)
+        self._shapes.move_to_end(request.cost_key)
         shape.seen += 1
         if not self.even:
             shape.cost += (cost - shape.cost) * max(1 / shape.seen, _FORGETTING)
@@ -103,14 +103,14 @@ class ShapeCosts:
         self._curve = None
 
     def _remembered(self, request: Request) -> _Shape:
-        shape = self._shapes.get(request.shape_key)
+        shape = self._shapes.get(request.cost_key)
         if shape is None:
             shape = _Shape(request.row_elements, self.of(request))
             if len(self._shapes) == _MAX_SHAPES:
                 self._shapes.popitem(last=False)
-            self._shapes[request.shape_key] = shape
+            self._shapes[request.cost_key] = shape
             # Until it has run it is the next to go: shapes that are only asked for displace none but each other.
-            self._shapes.move_to_end(request.shape_key, last=False)
+            self._shapes.move_to_end(request.cost_key, last=False)
         return shape
 
     def _by_size(self, elements: int) -> float:

@@ -31,4 +31,5 @@ def request(
         rank_at=deadline_at if rank_at is None else rank_at,
         priority=priority,
         inputs=inputs,
+        cost_key=shape,
     )
