@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 _ROUNDING = 1e-9  # more than a sum of floats is off by
 
@@ -47,6 +47,61 @@ def completions(
         done += [finish] * (end - first)
         replace(slots, finish)
         first = end
+    return done
+
+
+def completions_by_shape(
+    free_at: Sequence[float],
+    rows: Sequence[int],
+    shapes: Sequence[Hashable],
+    costs: Sequence[float],
+    remaining: Sequence[float],
+    service_time: Sequence[float],
+    max_batch: int,
+) -> list[float]:
+    """As `completions`, where only requests of equal shape share a batch.
+
+    A batch of k rows takes `service_time[k]` times the cost of its shape. It passes requests of other shapes over,
+    but beyond those that other slots, free at the same moment, take, it leaves each the time to end within its
+    `remaining` seconds, if it does so without growing.
+    """
+    listed = len(service_time) - 1
+    per_row = service_time[listed] / listed
+
+    def alone(index: int, size: int) -> float:
+        return costs[index] * (service_time[size] if size <= listed else per_row * size)
+
+    slots = sorted([at if at > 0.0 else 0.0 for at in free_at])
+    done = [0.0] * len(rows)
+    waiting = list(range(len(rows)))
+    while waiting:
+        start = slots[0]
+        idle = slots.count(start)
+        share = -(-len(waiting) // idle)
+        first = waiting[0]
+        batch, size, finish = [first], rows[first], start + alone(first, rows[first])
+        until = math.inf
+        passed: list[int] = []
+        position = 1
+        for position, index in enumerate(waiting[1:], start=1):  # noqa: B007
+            if len(batch) == share or size >= max_batch:
+                break
+            if shapes[index] != shapes[first]:
+                passed.append(index)
+                if len(passed) >= idle and finish <= (least := remaining[index] - alone(index, rows[index])):
+                    until = min(until, least)
+                continue
+            larger = size + rows[index]
+            if larger > max_batch or start + alone(first, larger) > until:
+                break
+            batch.append(index)
+            size, finish = larger, start + alone(first, larger)
+        else:
+            position = len(waiting)
+        for index in batch:
+            done[index] = finish
+        heapq.heapreplace(slots, finish)
+        waiting = passed + waiting[position:]
     return done
 
 

@@ -5,8 +5,10 @@ import math
 import os
 import socket
 import uuid
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 
 import structlog
 
@@ -62,7 +64,8 @@ class Agent:
         """
         batcher = self._worker.batcher
         timings = await self._worker.prepare(batcher.shape.threads, warm_batches(self.max_batch))
-        batcher.times.adopt([_service_time(timing) for timing in timings])
+        batcher.times.adopt(_service_times(timings))
+        batcher.times.costs.expect(_costs(timings))
         for timing in timings:
             self._telemetry.executed(
                 ExecutionRecord(timing.rows, timing.threads, timing.wall_s, timing.cpu_s, 1.0, mixed=False)
@@ -187,5 +190,22 @@ def table_of(directive: control_pb2.Directive) -> list[ServiceTime]:
     ]
 
 
-def _service_time(timing: Timing) -> ServiceTime:
-    return ServiceTime(timing.rows, timing.wall_s, timing.wall_s * _LOW, timing.wall_s * _HIGH)
+def _mean_s(timings: Sequence[Timing]) -> dict[int, float]:
+    """By rows, the mean of all shapes."""
+    walls_s: defaultdict[int, list[float]] = defaultdict(list)
+    for timing in timings:
+        walls_s[timing.rows].append(timing.wall_s)
+    return {rows: mean(seen) for rows, seen in walls_s.items()}
+
+
+def _service_times(timings: Sequence[Timing]) -> list[ServiceTime]:
+    return [ServiceTime(rows, s, s * _LOW, s * _HIGH) for rows, s in _mean_s(timings).items()]
+
+
+def _costs(timings: Sequence[Timing]) -> dict[int, float]:
+    """What rows of so many elements cost beside the mean of all shapes, in the mean of all batch sizes."""
+    means_s = _mean_s(timings)
+    costs: defaultdict[int, list[float]] = defaultdict(list)
+    for timing in timings:
+        costs[timing.elements].append(timing.wall_s / means_s[timing.rows])
+    return {elements: mean(seen) for elements, seen in costs.items()}

@@ -65,7 +65,7 @@ class Step:
 class _Work:
     start: list[Execution] = field(default_factory=list)
     drop: list[Drop] = field(default_factory=list)
-    given_up: bool = False
+    given_up: list[Request] = field(default_factory=list)
 
 
 class Batcher:
@@ -144,6 +144,7 @@ class Batcher:
         """
         if len(self._live) >= self.max_queue:
             return False
+        self.times.costs.meet(request)
         self._live.add(request)
         return True
 
@@ -187,6 +188,8 @@ class Batcher:
         distress = self._doubt_hopeless(now, work)
         while len(self) > self.max_queue:
             self._displace(work)
+        for request in work.given_up:
+            self.times.costs.refuse(request, now)
         return Step(work.start, work.drop, self._wake_at(now), distress)
 
     def _expire(self, now: float, work: _Work) -> None:
@@ -212,7 +215,11 @@ class Batcher:
 
     def _doubtful_until(self, request: Request) -> float:
         since, _ = self._doubted[request]
-        return min(since + self.patience_s, request.deadline_at - self.times.low(request.rows))
+        return min(since + self.patience_s, request.deadline_at - self._least(request))
+
+    def _least(self, request: Request) -> float:
+        """Seconds that 95 % of executions of this request alone take at the least."""
+        return self.times.low(request.rows) * self.times.costs.of(request)
 
     def _start_next(self, now: float, work: _Work) -> None:
         """Fill one idle slot from the first lane that is not empty."""
@@ -221,7 +228,7 @@ class Batcher:
             lane = self._live if len(self._live) > 0 else self._doubtful
             first = lane[0]
             deadline = first.deadline_at
-            least = self.times.low(first.rows)
+            least = self._least(first)
             if now + least > deadline and now - self._last_start_at < _PROBE_INTERVAL_S:
                 lane.remove(first)
                 self._give_up(first, least, work)
@@ -243,29 +250,39 @@ class Batcher:
         A batch takes no more than its share of what waits for the idle slots, ends by `deadline`, that of
         the first, and by those of the others in a lane that has one, and stops where the time per row is
         least. Where the upper quantile leaves not even the first alone enough time, the mean decides:
-        shrinking batches just when time is short would only cost throughput.
+        shrinking batches just when time is short would only cost throughput. It ends early enough, too, for
+        those of other shapes that are due before its last member and that no other idle slot can take.
         """
         first = lane[0]
+        cost = self.times.costs.of(first)
         idle = self.shape.instances - len(self._running)
         share = -(-len(lane) // idle)
-        sure = now + self.times.high(first.rows) <= deadline
+        sure = now + cost * self.times.high(first.rows) <= deadline
         duration = self.times.high if sure else self.times.mean
         batch = [first]
         rows = first.rows
         best, best_cost = 1, self.times.mean(rows) / rows
+        passed = 0
         for request in lane:
-            if request is first or request.shape_key != first.shape_key:
+            if request is first:
+                continue
+            if request.shape_key != first.shape_key:
+                passed += 1
+                if lane is self._live and passed >= idle:
+                    until = request.deadline_at - self.times.costs.of(request) * self.times.mean(request.rows)
+                    if now + cost * duration(rows) <= until:
+                        deadline = min(deadline, until)
                 continue
             if len(batch) == share or rows + request.rows > self.shape.max_batch:
                 break
             deadline = deadline if lane is self._late else min(deadline, request.deadline_at)
-            if now + duration(rows + request.rows) > deadline:
+            if now + cost * duration(rows + request.rows) > deadline:
                 break
             rows += request.rows
             batch.append(request)
-            cost = self.times.mean(rows) / rows
-            if cost < best_cost:
-                best, best_cost = len(batch), cost
+            row_cost = self.times.mean(rows) / rows
+            if row_cost < best_cost:
+                best, best_cost = len(batch), row_cost
         return batch[:best]
 
     def _doubt_hopeless(self, now: float, work: _Work) -> bool:
@@ -283,7 +300,7 @@ class Batcher:
                 if self._first_miss(self._live, free_in, now, highs) is not None:
                     return True
             # Else one by one, where shorter executions end no later, all are on time under the mean as well.
-        return work.given_up or len(self._doubtful) > 0
+        return len(work.given_up) + len(self._doubtful) > 0
 
     def _in_time(self, free_in: Sequence[float], now: float) -> bool:
         """Whether all of `live` end in time in any order, which spares most of the checks."""
@@ -293,7 +310,11 @@ class Batcher:
         highs = self.times.highs()
         if rows >= len(highs):
             return False
-        end = edf.latest(free_in, count, max(highs[: rows + 1]))
+        longest = max(highs[: rows + 1])
+        costs = self.times.costs
+        if not costs.even:
+            longest *= max(map(costs.of, self._live))
+        end = edf.latest(free_in, count, longest)
         return now + end <= min(request.deadline_at for request in self._live)
 
     def _victim(self, miss: int, free_in: Sequence[float], now: float) -> Request:
@@ -321,7 +342,15 @@ class Batcher:
     ) -> tuple[int, float] | None:
         """Position and completion (from now) of the first request that would end past its deadline."""
         batch = self.times.best_batch(self.shape.max_batch)
-        ends = edf.completions(free_in, [r.rows for r in waiting], service_time, batch)
+        rows = [r.rows for r in waiting]
+        costs = self.times.costs
+        if costs.even:
+            ends = edf.completions(free_in, rows, service_time, batch)
+        else:
+            shapes = [r.shape_key for r in waiting]
+            factors = [costs.of(r) for r in waiting]
+            remaining = [r.deadline_at - now for r in waiting]
+            ends = edf.completions_by_shape(free_in, rows, shapes, factors, remaining, service_time, batch)
         for index, (request, end) in enumerate(zip(waiting, ends, strict=True)):
             if now + end > request.deadline_at:
                 return index, end
@@ -334,6 +363,7 @@ class Batcher:
         free_in = []
         for execution in self._running:
             mean = means[execution.rows] if execution.rows < known else self.times.mean(execution.rows)
+            mean *= self.times.costs.of(execution.requests[0])
             # What has run for longer than predicted is as good as a tenth of an execution from its end.
             free_in.append(max(hold, mean - (now - execution.started_at), 0.1 * mean))
         free_in.sort()
@@ -350,7 +380,7 @@ class Batcher:
             self._give_up(request, ends_in, work)
 
     def _give_up(self, request: Request, predicted_s: float, work: _Work) -> None:
-        work.given_up = True
+        work.given_up.append(request)
         self._doubted.pop(request, None)
         if request.wants_late:
             self._late.add(request)

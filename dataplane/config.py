@@ -21,8 +21,9 @@ class Model(Section, frozen=True, kw_only=True):
     path: str
     name: str = ""  # default: the file's stem
     version: str = "1"
-    # Sizes of one row of inputs with free dimensions, to warm up with: {"image": [224, 224, 3]}.
-    warmup_shapes: dict[str, list[Positive]] = {}
+    # Sizes of one row of inputs with free dimensions, to warm up with: {"image": [224, 224, 3]}. Or a list of such
+    # tables, where rows differ: [{"ids": [32]}, {"ids": [128]}]. Each is warmed and timed in every batch size.
+    warmup_shapes: dict[str, list[Positive]] | list[dict[str, list[Positive]]] = {}
 
 
 class Service(Section, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from dataplane.execution import EngineError, Executed, ModelError, Timing
 from dataplane.tensors import Array, ModelSignature, TensorSpec
-from dataplane.warmup import Warmup
+from dataplane.warmup import Shapes, Warmup
 
 __all__ = ["Engine", "ModelError"]
 
@@ -45,7 +45,7 @@ class _Rung:
 
     session: ort.InferenceSession
     in_use: int = 0
-    timings: dict[int, Timing] = field(default_factory=dict)
+    timings: dict[tuple[int, int], Timing] = field(default_factory=dict)  # by rows and bucket
 
 
 class Engine:
@@ -64,7 +64,7 @@ class Engine:
         path: Path | str,
         name: str,
         version: str,
-        warmup_shapes: Mapping[str, Sequence[int]] | None = None,
+        warmup_shapes: Shapes | Sequence[Shapes] = (),
         max_rungs: int = 3,
     ) -> None:
         self._path = Path(path)
@@ -82,7 +82,7 @@ class Engine:
         inputs = _specs(session.get_inputs(), self._path)
         outputs = _specs(session.get_outputs(), self._path)
         try:
-            self._warmup = Warmup(inputs, warmup_shapes or {})
+            self._warmup = Warmup(inputs, warmup_shapes)
         except ModelError as error:
             raise ModelError(f"{self._path}: {error}") from error
         batched = _is_batched(session, self._warmup, self._path)
@@ -111,20 +111,22 @@ class Engine:
     def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
         """Make and warm the session of this many threads, and time these batch sizes, smallest first.
 
-        Each size runs twice on zeros, and the second time counts. What was done before is not done again:
-        the times are then the old ones. A model without a batch dimension knows only batch 1.
+        Each size runs twice on zeros, in every bucket, and the second time counts. What was done before is not
+        done again: the times are then the old ones. A model without a batch dimension knows only batch 1.
         Raises EngineError.
         """
         sizes = sorted(set(batches)) if self._signature.batched else [1]
+        cells = [(rows, bucket) for rows in sizes for bucket in range(self._warmup.buckets)]
         rung = self._hold(threads)
         try:
-            for rows in sizes:
-                if rows not in rung.timings:
-                    feed = self._warmup.zeros(rows)
+            for rows, bucket in cells:
+                if (rows, bucket) not in rung.timings:
+                    feed = self._warmup.zeros(rows, bucket)
                     self._execute(rung.session, feed, rows)
                     _, wall_s, cpu_s = self._execute(rung.session, feed, rows)
-                    rung.timings[rows] = Timing(rows, threads, wall_s, cpu_s)
-            return [rung.timings[rows] for rows in sizes]
+                    elements = sum(array.size for array in feed.values()) // rows
+                    rung.timings[rows, bucket] = Timing(rows, threads, wall_s, cpu_s, elements)
+            return [rung.timings[cell] for cell in cells]
         finally:
             self._release(rung)
 

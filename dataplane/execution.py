@@ -17,7 +17,7 @@ class ModelError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What one execution of `rows` rows took on `threads` intra-op threads.
+    """What one execution of `rows` rows of `elements` elements each took on `threads` intra-op threads.
 
     Seconds; `cpu_s` is the calling thread's alone, the whole work where threads = 1.
     """
@@ -26,6 +26,7 @@ class Timing:
     threads: int
     wall_s: float
     cpu_s: float
+    elements: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ class Runs(Protocol):
         ...
 
     def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
-        """Make executions on `threads` threads of these batch sizes fast, and time one of each.
+        """Make executions on `threads` threads of these batch sizes fast, in each shape there is to warm up with.
+
+        Gives the time of one of each.
 
         Raises EngineError.
         """

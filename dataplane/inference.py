@@ -107,6 +107,7 @@ class Inference:
             priority=priority,
             inputs=decoded.inputs,
             generation=model.generation,
+            cost_key=decoded.shape_key,
         )
         try:
             answer = await self._worker.infer(request)

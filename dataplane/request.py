@@ -29,8 +29,9 @@ class Request:
     `arrived_at` is when its header was there, `queued_at` when its body was complete and decoded. `deadline_at`
     is when execution has to be over for an answer in time; until `expires_at` a late answer is still wanted.
     `rank_at` is its place in the order of service: the deadline, unless that is shorter than the service
-    believes. `shape_key` is equal for requests that may share a batch. `generation` is that of the model that
-    it was checked against and is executed by (see `served.Model`); so it is in the records below.
+    believes. `shape_key` is equal for requests that may share a batch, `cost_key` for those whose rows cost the
+    same. `generation` is that of the model that it was checked against and is executed by (see `served.Model`);
+    so it is in the records below.
     """
 
     sequence: int
@@ -44,11 +45,18 @@ class Request:
     priority: int = 0
     inputs: Tensors | None = None
     generation: int = 0
+    cost_key: Hashable = None
 
     @property
     def wants_late(self) -> bool:
         """Whether an answer after the deadline is still worth something."""
         return self.expires_at > self.deadline_at
+
+    @property
+    def row_elements(self) -> int:
+        """Elements of one row, of all inputs together; 1 where there are none."""
+        inputs = self.inputs or {}
+        return max(1, sum(array.size for array in inputs.values()) // self.rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
+from dataplane.request import Request
+from dataplane.shapecost import ShapeCosts
+
 # The newest observations, of which quantiles are taken: enough for one of 5 %, and at a few executions a
 # second not older than ten seconds.
 _WINDOW = 32
@@ -28,7 +31,7 @@ class ServiceTime:
 
 
 class ServiceTimes:
-    """Service time by batch size.
+    """Service time by batch size, of the mean of all shapes; `costs` tells what that of one is times.
 
     A table of predictions times one correction: the ratio of observed to predicted time, of whatever batch
     size, over the last executions. The ratio lets a cold or wrong table become right after a few
@@ -36,6 +39,7 @@ class ServiceTimes:
     """
 
     def __init__(self, table: Sequence[ServiceTime]) -> None:
+        self.costs = ShapeCosts()
         self.adopt(table)
 
     def adopt(self, table: Sequence[ServiceTime]) -> None:
@@ -48,6 +52,7 @@ class ServiceTimes:
             for entry in table
         ):
             raise ValueError("expected at least one service time, each with 0 ≤ low ≤ mean ≤ high, mean > 0")
+        self.costs.restart()
         self._table = sorted(table, key=lambda entry: entry.rows)
         self._ratios: deque[float] = deque(maxlen=_WINDOW)
         self._seen = 0
@@ -59,9 +64,10 @@ class ServiceTimes:
         self._best_batches: dict[int, int] = {}
         self._derive()
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Learn that an execution of `rows` rows took `seconds`."""
+    def observe(self, rows: int, seconds: float, request: Request) -> None:
+        """Learn that an execution of `rows` rows in the shape of `request` took `seconds`."""
         ratio = seconds / self._predicted(rows).mean_s
+        ratio /= self.costs.learn(request, ratio / self._mean_ratio)
         self._seen += 1
         self._mean_ratio += (ratio - self._mean_ratio) * max(1 / (_PRIOR_WEIGHT + self._seen), _FORGETTING)
         self._ratios.append(ratio)

@@ -225,7 +225,7 @@ class Worker:
 
     def _answer(self, execution: Execution, executed: Executed, busy: float, now: float) -> None:
         if not execution.mixed:
-            self.batcher.times.observe(execution.rows, now - execution.started_at)
+            self.batcher.times.observe(execution.rows, now - execution.started_at, execution.requests[0])
         record = ExecutionRecord(
             execution.rows,
             execution.shape.threads,

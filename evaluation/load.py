@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from evaluation import models
+from evaluation import direct
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.rows import Outcome, Row, judge
 from evaluation.workload import Arrival
@@ -64,10 +64,10 @@ class Load:
 
 def payloads(model: Path, name: str, inputs: Iterable[Array], *, grace_ms: int = 2000) -> tuple[Payload, ...]:
     """Make a request for model `name` of each input [N, …], with the answer of a direct run of the file."""
-    session = models.session(model)
+    session = direct.session(model)
     tensor = session.get_inputs()[0].name
     return tuple(
-        Payload(_request(name, tensor, rows, grace_ms), models.run(session, rows)) for rows in inputs
+        Payload(_request(name, tensor, rows, grace_ms), direct.run(session, rows)) for rows in inputs
     )
 
 
@@ -231,16 +231,16 @@ def measure(model: Path, inputs: Sequence[Array], seconds: float) -> float:
     With a pause before each, as between requests: caches and clocks that have cooled meanwhile cost a small
     model a third of its time. Every input runs once before, unmeasured, and once at least measured.
     """
-    session = models.session(model)
+    session = direct.session(model)
     for rows in inputs:
-        models.run(session, rows)
+        direct.run(session, rows)
     until, cpu_s, count = time.monotonic() + seconds, 0.0, 0
     for index, rows in enumerate(itertools.cycle(inputs)):
         if index >= len(inputs) and time.monotonic() >= until:
             break
         time.sleep(_PAUSE_S)
         began = time.thread_time()
-        models.run(session, rows)
+        direct.run(session, rows)
         cpu_s += time.thread_time() - began
         count += len(rows)
     return cpu_s / count

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper
 
-from evaluation import networks
+from evaluation import direct, networks
 
 Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[np.uint8]
@@ -56,25 +55,14 @@ def build(directory: Path, vision: Vision = Vision.RESNET50) -> None:
     partial = directory / ".partial.onnx"  # a broken-off build must not look like a model
     shutil.copyfile(_magika_folder() / "model.onnx", partial)
     partial.replace(directory / MAGIKA)
-    network = networks.resnet50 if vision is Vision.RESNET50 else networks.squeezenet
-    onnx.save(network(_embeddings), partial)
+    onnx.save(network(vision), partial)
     partial.replace(directory / vision.file)
 
 
-def session(model: Path | bytes) -> onnxruntime.InferenceSession:
-    """Open a model for a direct run: one thread, which sleeps when idle."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
-def run(model: onnxruntime.InferenceSession, rows: npt.NDArray[Any]) -> Floats:
-    """Give the first output for the only input, both with a leading batch dimension."""
-    outputs: list[Floats] = model.run(None, {model.get_inputs()[0].name: rows})
-    return outputs[0]
+def network(vision: Vision) -> onnx.ModelProto:
+    """Give what `build` writes for `vision`."""
+    make = networks.resnet50 if vision is Vision.RESNET50 else networks.squeezenet
+    return make(_embeddings)
 
 
 def pictures(seed: int) -> Iterator[Picture]:
@@ -197,9 +185,9 @@ def _text_types() -> frozenset[str]:
 def _embeddings(model: onnx.ModelProto, tensor: str, width: int) -> Floats:
     """What sample pictures [1, side, side, 3] become at an inner tensor of a vision model: rows of `width`."""
     model.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
-    network = session(model.SerializeToString())
+    inner = direct.session(model.SerializeToString())
     model.graph.output.pop()
     samples = [picture[None] for picture in itertools.islice(pictures(seed=0), 24)]
-    seen = [network.run([tensor], {"image": sample})[0].reshape(-1, width) for sample in samples]
+    seen = [inner.run([tensor], {"image": sample})[0].reshape(-1, width) for sample in samples]
     found: Floats = np.concatenate(seen)
     return found

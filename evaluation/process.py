@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
@@ -26,7 +26,7 @@ _HELD = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if sys.stdin.readline() and os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+    os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
@@ -66,7 +66,7 @@ async def serving(started: Started, address: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A running `python -m MODULE --config FILE`, and the file of all it writes."""
+    """A running program, and the file of all it writes."""
 
     name: str
     process: asyncio.subprocess.Process
@@ -81,20 +81,34 @@ class Process:
         group: Cgroup | None = None,
         arguments: Sequence[str] = (),
     ) -> Self:
-        """Start `module`, in a control group if one is given; `name` is what errors call it.
+        """Start `python -m module --config FILE`, in a control group if one is given.
 
-        `arguments` go before --config.
-
-        Its log lies beside `config`. Raises CgroupError, having stopped it, where it cannot be moved.
+        `arguments` go before --config. Its log lies beside `config`. As `spawn` otherwise.
         """
-        log = config.with_name(f"{name}.log")
+        command = (sys.executable, "-m", module, *arguments, "--config", str(config))
+        return await cls.spawn(name, command, config.with_name(f"{name}.log"), group)
+
+    @classmethod
+    async def spawn(
+        cls,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        group: Cgroup | None = None,
+        cpus: Collection[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Start a program by its path and arguments, on these CPUs only if some are given; `name` is for errors.
+
+        Raises CgroupError, having stopped it, where it cannot be moved into `group`.
+        """
         with log.open("wb") as sink:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-S", "-c", _HELD, str(os.getpid()), "-m", module, *arguments,
-                "--config", str(config),
+                sys.executable, "-S", "-c", _HELD, str(os.getpid()), *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=sink,
                 stderr=sink,
+                env=environment,
                 # Ctrl-C in the terminal is for the command that started them; it stops them in order.
                 start_new_session=True,
             )  # fmt: skip
@@ -103,6 +117,8 @@ class Process:
         try:
             if group is not None:
                 group.move(process.pid)
+            if cpus:
+                os.sched_setaffinity(process.pid, cpus)
             process.stdin.write(b"go\n")
         except BaseException:
             await started.stop()

@@ -99,3 +99,16 @@ def test_the_deployed_control_plane_is_configured() -> None:
     config = controlplane.config.read(DEPLOY / "control.toml", environ={"SPONGE_COMPOSE_PROJECT": ""})
     assert config.actuator.kind is controlplane.config.ActuatorKind.DOCKER
     assert config.actuator.compose_project == ""
+
+
+@pytest.mark.parametrize(
+    ("toml", "shapes"),
+    [
+        ("{ ids = [8] }", {"ids": [8]}),
+        ("[{ ids = [8] }, { ids = [32] }]", [{"ids": [8]}, {"ids": [32]}]),
+    ],
+)
+def test_warmup_shapes_are_a_table_or_a_list_of_them(tmp_path: Path, toml: str, shapes: object) -> None:
+    path = tmp_path / "worker.toml"
+    path.write_text(f'[model]\npath = "m.onnx"\nwarmup_shapes = {toml}\n[service]\nslo_ms = 100\n')
+    assert dataplane.config.read(path, environ={}).model.warmup_shapes == shapes

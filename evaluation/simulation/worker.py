@@ -137,7 +137,7 @@ class VirtualWorker:
         busy = self.batcher.finish(execution, now)
         wall_s = now - execution.started_at
         if not execution.mixed:
-            self.batcher.times.observe(execution.rows, wall_s)
+            self.batcher.times.observe(execution.rows, wall_s, execution.requests[0])
         if self.observers:
             cpu_s = self._thread_s - thread_s
             record = ExecutionRecord(execution.rows, threads, wall_s, cpu_s, busy, execution.mixed)

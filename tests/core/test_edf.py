@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.edf import Check, completions, latest
+from core.edf import Check, completions, completions_by_shape, latest
 
 FLAT = (0.0, 1.0, 1.5, 2.0, 2.5)  # seconds for 1 to 4 rows
 
@@ -48,6 +48,46 @@ def test_rows_beyond_the_table_cost_as_much_per_row_as_its_end():
 
 def test_rows_do_not_overtake_to_fill_a_batch():
     assert completions([0.0], [1, 2, 1], FLAT, 2) == [1.0, 2.5, 3.5]
+
+
+def by_shape(free_at, rows, shapes, max_batch, costs=None, remaining=None):
+    """Completions of requests that are as dear as others and never due, unless said otherwise."""
+    costs = costs or [1.0] * len(rows)
+    remaining = remaining or [math.inf] * len(rows)
+    return completions_by_shape(free_at, rows, shapes, costs, remaining, FLAT, max_batch)
+
+
+def test_only_equal_shapes_share_a_batch():
+    assert by_shape([0.0], [1, 1, 1, 1], "abab", 4) == [1.5, 3.0, 1.5, 3.0]
+    assert by_shape([0.0], [1, 1, 1, 1], "abab", 1) == [1.0, 2.0, 3.0, 4.0]
+    assert by_shape([0.0, 0.0], [1, 1, 1, 1], "abab", 4) == [1.5, 1.5, 1.5, 1.5]
+    assert by_shape([0.0], [], "", 4) == []
+
+
+def test_a_batch_takes_as_long_as_its_shape_costs():
+    assert by_shape([0.0], [1, 1, 1], "aba", 4, costs=[2.0, 0.5, 2.0]) == [3.0, 3.5, 3.0]
+    assert by_shape([0.0], [8, 1], "ab", 4, costs=[0.5, 1.0]) == [2.5, 3.5]
+
+
+def test_a_batch_leaves_time_to_those_that_it_passes():
+    assert by_shape([0.0], [1, 1, 1], "aba", 4, remaining=[9.0, 2.4, 9.0]) == [1.0, 2.0, 3.0]
+    assert by_shape([0.0], [1, 1, 1], "aba", 4, remaining=[9.0, 2.5, 9.0]) == [1.5, 2.5, 1.5]
+    # They are late anyway, or another idle slot takes them.
+    assert by_shape([0.0], [1, 1, 1], "aba", 4, remaining=[9.0, 1.5, 9.0]) == [1.5, 2.5, 1.5]
+    assert by_shape([0.0, 0.0], [1, 1, 1], "aba", 4, remaining=[9.0, 1.0, 9.0]) == [1.5, 1.0, 1.5]
+
+
+@given(
+    st.lists(st.floats(-1, 5), min_size=1, max_size=4),
+    st.lists(st.integers(1, 6), max_size=20),
+    st.integers(1, 6),
+    st.sampled_from([0.5, 1.0, 4.0]),
+)
+def test_of_one_shape_it_is_as_without_shapes(free_at, rows, max_batch, cost):
+    dear = [cost * seconds for seconds in FLAT]
+    expected = completions(free_at, rows, dear, max_batch)
+    ends = by_shape(free_at, rows, ["a"] * len(rows), max_batch, costs=[cost] * len(rows))
+    assert ends == pytest.approx(expected)
 
 
 def saved(free_at, rows, remaining, service_time, max_batch) -> int:

@@ -6,6 +6,7 @@ from dataplane.batcher import Batcher, Shape
 from dataplane.request import Outcome
 from dataplane.servicetime import ServiceTime, ServiceTimes
 from tests.dataplane.requests import request
+from tests.dataplane.virtual import serve
 
 
 def times(*means, spread=0.0):
@@ -107,6 +108,72 @@ class TestBatch:
         one = batcher(max_batch=2, service_times=times(*self.ECONOMICAL))
         first, *_ = add(one, request(9.0, rows=4), request(9.0))
         assert started(one.step(0.0)) == [[first]]
+
+
+class TestShapes:
+    """Two shapes, of which b costs a tenth or ten times as much as a."""
+
+    def batcher(self, cost, instances=1, max_batch=8):
+        one = batcher(instances, max_batch, times(*(0.5 + 0.5 * rows for rows in range(1, 9))))
+        for shape, seen in (("a", 1.0), ("b", cost)):
+            one.times.costs.meet(request(9.0, shape=shape))
+            one.times.costs.learn(request(9.0, shape=shape), seen)
+        return one
+
+    def test_a_short_deadline_is_hopeless_for_the_dear_only(self):
+        one = self.batcher(cost=10.0)
+        add(one, request(5.0))
+        one.step(0.0)
+        cheap, dear = add(one, request(5.0), request(5.0, shape="b"))
+        step = one.step(0.0)
+        assert dropped(step) == [(dear, Outcome.REFUSED)]
+        assert step.drop[0].predicted_s == pytest.approx(12.0)  # two cheap ones, and then ten seconds
+        assert list(one.live) == [cheap]
+
+    def test_what_runs_is_over_when_its_shape_says(self):
+        one = self.batcher(cost=0.1)
+        add(one, request(9.0, shape="b"))
+        one.step(0.0)
+        (waiting,) = add(one, request(1.2))
+        assert list(one.step(0.0).drop) == []
+        assert list(one.live) == [waiting]
+
+    def test_a_batch_does_not_pass_an_earlier_deadline_that_it_would_break(self):
+        one = self.batcher(cost=1.0)
+        first, passed, *others = add(
+            one, request(5.0), request(5.4, shape="b"), *(request(50.0) for _ in range(7))
+        )
+        # Eight rows would end at 4.5, and the other shape at 5.5.
+        assert started(one.step(0.0)) == [[first, *others[:6]]]
+        assert list(one.live) == [passed, others[6]]
+
+    def test_a_batch_passes_one_that_the_next_idle_slot_takes(self):
+        two = self.batcher(cost=1.0, instances=2)
+        first, passed, *others = add(
+            two, request(5.0), request(1.2, shape="b"), *(request(50.0) for _ in range(4))
+        )
+        # In the order of deadlines the other shape comes first, and alone.
+        assert started(two.step(0.0)) == [[passed], [first, *others]]
+
+    def test_what_is_late_whatever_happens_holds_nobody_up(self):
+        one = self.batcher(cost=10.0)
+        first, _, *others = add(
+            one, request(5.0), request(5.4, shape="b"), *(request(50.0) for _ in range(3))
+        )
+        step = one.step(0.0)
+        assert started(step) == [[first, *others]]
+
+    @pytest.mark.parametrize("believed", [1.0, 30.0])
+    def test_a_shape_believed_too_dear_is_tried_again_although_no_slot_is_ever_idle(self, believed):
+        one = self.batcher(cost=believed, max_batch=1)
+        arrivals = [
+            request(0.1 * n + 100.0, arrived_at=0.1 * n)
+            for n in range(1000)  # ten times what it can take
+        ] + [request(n + 4.0, shape="b", arrived_at=n + 0.05) for n in range(100)]
+        arrivals.sort(key=lambda r: r.queued_at)
+        ended = serve(one, arrivals, lambda execution: execution.rows, until=100.0)
+        lately = [outcome for r, outcome in ended.items() if r.shape_key == "b" and r.arrived_at > 20]
+        assert lately.count(Outcome.ON_TIME) > 30
 
 
 class TestRefusal:

@@ -25,18 +25,21 @@ ROUNDING_S = 1e-9
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """A worker whose executions take 0.2 to 5 times what is predicted."""
+    """A worker whose executions take 0.2 to 5 times what is predicted, those of shape b a quarter or four times those
+    of shape a.
+    """
 
     @initialize(
         shape=shapes,
         means=st.sampled_from(TABLES),
         patience_s=st.sampled_from([0.0, 0.25]),
+        cost=st.sampled_from([0.25, 1.0, 4.0]),
         seed=st.integers(0, 2**16),
     )
-    def start(self, shape, means, patience_s, seed):
+    def start(self, shape, means, patience_s, cost, seed):
         self.now = 0.0
         self.random = random.Random(seed)
-        self.max_rows = len(means)
+        self.cost = {"a": 1.0, "b": cost}
         times = ServiceTimes(
             [ServiceTime(rows, mean, 0.7 * mean, 1.4 * mean) for rows, mean in enumerate(means, start=1)]
         )
@@ -126,7 +129,7 @@ class BatcherMachine(RuleBasedStateMachine):
         most = max(len(self.ends) + 1, 3)
         assert 1.0 <= self.batcher.finish(execution, self.now) <= most + 1e-9
         if not execution.mixed:
-            self.batcher.times.observe(execution.rows, self.now - execution.started_at)
+            self.batcher.times.observe(execution.rows, self.now - execution.started_at, execution.requests[0])
         for ended in execution.requests:
             self.end(ended, Outcome.ON_TIME if self.now <= ended.deadline_at else Outcome.LATE)
 
@@ -137,6 +140,9 @@ class BatcherMachine(RuleBasedStateMachine):
         doubtful_before = list(batcher.doubtful)
         running_before = len(batcher.running)
         held = now < batcher.hold_until
+        # As they are when it decides: refusals lower them.
+        costs = {r.shape_key: batcher.times.costs.of(r) for r in self.waiting}
+        costs |= {e.requests[0].shape_key: batcher.times.costs.of(e.requests[0]) for e in batcher.running}
         step = batcher.step(now)
         live, doubtful, late = list(batcher.live), list(batcher.doubtful), list(batcher.late)
         kept = [*live, *doubtful, *late]
@@ -167,7 +173,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert all(r.deadline_at > now for r in doubtful)
         assert all(r.expires_at > now for r in late)
 
-        self.check_starts(step, (live_before, doubtful_before), (live, doubtful, late))
+        self.check_starts(step, (live_before, doubtful_before), (live, doubtful, late), costs)
         if held:
             assert not step.start
         else:
@@ -176,21 +182,22 @@ class BatcherMachine(RuleBasedStateMachine):
                 assert step.start, "one execution a second runs"
             if not given_up and any(len(execution.requests) > 1 for execution in step.start):
                 assert len(batcher.running) >= batcher.shape.instances, "a batch grew beside an idle slot"
-        self.check_refusals(given_up, live)
+        self.check_refusals(given_up, live, costs)
         assert step.distress or not (given_up or doubtful)
 
         for execution in step.start:
             self.waiting -= set(execution.requests)
             self.last_start_at = now
             actual = self.random.choice([0.2, 0.9, 1.0, 1.1, 1.2, 5.0])
-            self.ends[execution] = now + batcher.times.mean(execution.rows) * actual
+            cost = self.cost[execution.requests[0].shape_key]
+            self.ends[execution] = now + batcher.times.mean(execution.rows) * cost * actual
         self.wake_at = step.wake_at
         assert (step.wake_at is None) == (not self.waiting)
         assert all(now < step.wake_at <= r.deadline_at for r in [*live, *doubtful])
         versions = [execution.shape.version for execution in batcher.running]
         assert batcher.acknowledged == min(versions, default=batcher.shape.version)
 
-    def check_starts(self, step, before, lanes):
+    def check_starts(self, step, before, lanes, costs):
         live_before, doubtful_before = before
         live, doubtful, late = lanes
         shape = self.batcher.shape
@@ -220,35 +227,47 @@ class BatcherMachine(RuleBasedStateMachine):
             for e, order in zip(step.start, ranks, strict=True)
             # What even the lower quantile is too long for may be given up, and run as a late one, in one step.
             if (first := e.requests[0]) in live_before
-            and self.now + self.batcher.times.low(first.rows) <= first.deadline_at
+            and self.now + costs[first.shape_key] * self.batcher.times.low(first.rows) <= first.deadline_at
         ]
         assert live_starts == sorted(live_starts)
 
-    def check_refusals(self, given_up, live):
+    def check_refusals(self, given_up, live, costs):
         """Only the hopeless are given up, or those whom a request of higher priority displaces."""
         times, now = self.batcher.times, self.now
         # No idle slot takes them: even the lower quantile is too long.
-        rest = [r for r in given_up if now + times.low(r.rows) <= r.deadline_at]
+        rest = [r for r in given_up if now + costs[r.shape_key] * times.low(r.rows) <= r.deadline_at]
         queue = sorted([*live, *rest], key=lambda r: (r.rank_at, r.sequence))
-        misses = self.misses(queue, -ROUNDING_S)
+        misses = self.misses(queue, costs, -ROUNDING_S)
         assert misses or not rest, "everything would have been on time"
-        assert not self.misses(live, ROUNDING_S), "something hopeless was kept"
+        assert not self.misses(live, costs, ROUNDING_S), "something hopeless was kept"
         if times.best_batch(self.batcher.shape.max_batch) == 1:
             # Single rows: no completion depends on what comes later, or is later for fewer before it.
             for r in rest:
                 assert r in misses or any(m.priority > r.priority for m in misses)
 
-    def misses(self, queue, tolerance):
+    def misses(self, queue, costs, tolerance):
         """Which of these end past their deadline if executions take their mean."""
         batcher, times = self.batcher, self.batcher.times
         hold = max(0.0, batcher.hold_until - self.now)
         busy = []
         for execution in batcher.running:
-            mean = times.mean(execution.rows)
+            mean = times.mean(execution.rows) * costs[execution.requests[0].shape_key]
             busy.append(max(hold, execution.started_at + mean - self.now, mean / 10))
         slots = sorted(busy + [hold] * (batcher.shape.instances - len(busy)))[-batcher.shape.instances :]
         batch = times.best_batch(batcher.shape.max_batch)
-        ends = edf.completions(slots, [r.rows for r in queue], times.means, batch)
+        rows = [r.rows for r in queue]
+        if times.costs.even:
+            ends = edf.completions(slots, rows, times.means, batch)
+        else:
+            ends = edf.completions_by_shape(
+                slots,
+                rows,
+                [r.shape_key for r in queue],
+                [costs[r.shape_key] for r in queue],
+                [r.deadline_at - self.now for r in queue],
+                times.means,
+                batch,
+            )
         return [r for r, end in zip(queue, ends, strict=True) if self.now + end > r.deadline_at + tolerance]
 
 

@@ -21,6 +21,10 @@ def rows(*values):
     return {"x": np.array([[value] * 4 for value in values], np.float32)}
 
 
+def _sizes(tokens):
+    return {"ids": [tokens], "weights": [tokens]}
+
+
 class TestLoading:
     def test_signature(self, path):
         engine: Runs = Engine(models.two_inputs(path), "pair", "7")
@@ -62,6 +66,11 @@ class TestLoading:
             ModelError, match=r"model\.warmup_shapes\.image: expected \[any, any, 3\], found \[2, 2\]"
         ):
             Engine(path, "m", "1", {"image": [2, 2]})
+
+    def test_of_several_warmup_shapes_it_names_the_one_that_is_wrong(self, path):
+        models.sum_image(path)
+        with pytest.raises(ModelError, match=r"model\.warmup_shapes\[1\]\.image: expected \[any, any, 3\]"):
+            Engine(path, "m", "1", [{"image": [2, 2, 3]}, {"image": [2, 2]}])
 
     def test_a_model_that_needs_warmup_shapes_says_which(self, path):
         models.reshaped(path, shape=[0, 2, -1], declared=["N", 2, "U"])
@@ -139,6 +148,12 @@ class TestRungs:
         assert engine.has(2)
         assert [(timing.rows, timing.threads) for timing in timings] == [(1, 2), (4, 2)]
         assert engine.prepare(2, [1, 4]) == timings
+
+    def test_prepare_times_each_size_in_each_shape(self, path):
+        engine = Engine(models.two_inputs(path), "pair", "1", [_sizes(8), _sizes(32)])
+        timings = engine.prepare(1, [2, 1])
+        assert [(timing.rows, timing.elements) for timing in timings] == [(1, 16), (1, 64), (2, 16), (2, 64)]
+        assert engine.prepare(1, [1, 2]) == timings
 
     def test_the_least_recently_used_goes(self, path):
         engine = Engine(models.scale(path), "scale", "1", max_rungs=2)

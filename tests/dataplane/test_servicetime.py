@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.servicetime import ServiceTime, ServiceTimes
+from tests.dataplane.requests import request
 
+ONE = request(1.0)
 TABLE = [ServiceTime(1, 0.010, 0.009, 0.013), ServiceTime(4, 0.022, 0.020, 0.030)]
 
 
@@ -33,7 +35,7 @@ def test_the_best_batch_has_the_cheapest_rows():
 def test_what_is_seen_of_one_size_corrects_all():
     times = ServiceTimes(TABLE)
     for _ in range(50):
-        times.observe(1, 0.030)
+        times.observe(1, 0.030, ONE)
     assert times.mean(1) == pytest.approx(0.030, rel=0.01)
     assert times.mean(4) == pytest.approx(0.066, rel=0.01)
     assert times.low(1) == pytest.approx(0.030, rel=0.01)
@@ -42,15 +44,15 @@ def test_what_is_seen_of_one_size_corrects_all():
 def test_one_outlier_is_not_the_mean():
     times = ServiceTimes(TABLE)
     for _ in range(20):
-        times.observe(1, 0.010)
-    times.observe(1, 0.100)
+        times.observe(1, 0.010, ONE)
+    times.observe(1, 0.100, ONE)
     assert times.mean(1) < 0.022
 
 
 def test_new_predictions_start_anew():
     times = ServiceTimes(TABLE)
     for _ in range(50):
-        times.observe(1, 0.1)
+        times.observe(1, 0.1, ONE)
     times.adopt([ServiceTime(1, 0.020, 0.018, 0.022)])
     assert (times.mean(1), times.low(1), times.high(1)) == (0.020, 0.018, 0.022)
 
@@ -63,7 +65,7 @@ def test_recovers_from_a_machine_that_slows_down_fivefold_and_speeds_up_again():
         for _ in range(count):
             rows = noise.choice([1, 4])
             mean = 0.010 if rows == 1 else 0.022
-            times.observe(rows, factor * mean * noise.uniform(0.9, 1.1))
+            times.observe(rows, factor * mean * noise.uniform(0.9, 1.1), ONE)
 
     run(100, 1)
     run(16, 5)
@@ -101,7 +103,7 @@ def test_tables_that_make_no_sense_are_refused(table):
 def test_quantiles_enclose_the_mean_and_more_rows_take_no_less(seen, rows):
     times = ServiceTimes(TABLE)
     for size, seconds in seen:
-        times.observe(size, seconds)
+        times.observe(size, seconds, ONE)
     assert 0 < times.low(rows) <= times.mean(rows) <= times.high(rows)
     assert times.mean(rows) <= times.mean(rows + 1)
 
@@ -110,5 +112,5 @@ def test_quantiles_enclose_the_mean_and_more_rows_take_no_less(seen, rows):
 def test_converges_to_what_is_seen(factor, count):
     times = ServiceTimes(TABLE)
     for _ in range(count):
-        times.observe(4, 0.022 * factor)
+        times.observe(4, 0.022 * factor, ONE)
     assert times.mean(4) == pytest.approx(0.022 * factor, rel=0.05)

@@ -64,7 +64,7 @@ def test_processes_do_not_outlive_a_command_that_is_killed(waiting, tmp_path):
     ("parent", "line", "output"), [(os.getpid(), "go\n", "ran\n"), (os.getpid(), "", ""), (1, "go\n", "")]
 )
 def test_a_process_whose_parent_has_gone_before_it_began_never_begins(parent, line, output):
-    command = [sys.executable, "-S", "-c", _HELD, str(parent), "-c", "print('ran')"]
+    command = [sys.executable, "-S", "-c", _HELD, str(parent), sys.executable, "-c", "print('ran')"]
     held = subprocess.run(command, input=line, capture_output=True, text=True, check=True)
     assert held.stdout == output
 

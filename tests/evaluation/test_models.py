@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from magika import Magika
 
-from evaluation import models
+from evaluation import direct, models
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,12 @@ def vision(request, directory, tmp_path_factory):
         folder = tmp_path_factory.mktemp(request.param.value)
         models.build(folder, request.param)
         assert sorted(path.name for path in folder.iterdir()) == sorted(["magika.onnx", request.param.file])
-    return models.session(folder / request.param.file)
+    return direct.session(folder / request.param.file)
 
 
 @pytest.fixture(scope="module")
 def magika(directory):
-    return models.session(directory / models.MAGIKA)
+    return direct.session(directory / models.MAGIKA)
 
 
 def test_only_whole_models_are_left_behind(directory):
@@ -47,12 +47,12 @@ def test_tensors_are_named_and_shaped_as_promised(vision, magika):
 def test_a_batch_answers_as_its_rows_do(vision):
     same_size = (picture for picture in models.pictures(seed=1) if picture.shape[0] == 240)
     batch = np.stack(list(itertools.islice(same_size, 3)))
-    single = np.concatenate([models.run(vision, picture[None]) for picture in batch])
-    np.testing.assert_allclose(models.run(vision, batch), single, rtol=1e-3, atol=1e-6)
+    single = np.concatenate([direct.run(vision, picture[None]) for picture in batch])
+    np.testing.assert_allclose(direct.run(vision, batch), single, rtol=1e-3, atol=1e-6)
 
 
 def test_different_pictures_have_clearly_different_answers(vision):
-    rows = [models.run(vision, picture[None])[0] for picture in itertools.islice(models.pictures(seed=2), 12)]
+    rows = [direct.run(vision, picture[None])[0] for picture in itertools.islice(models.pictures(seed=2), 12)]
     np.testing.assert_allclose(np.sum(rows, axis=1), 1, rtol=1e-4)
     assert len({int(row.argmax()) for row in rows}) >= 8
     for one, other in itertools.combinations(rows, 2):
@@ -60,11 +60,11 @@ def test_different_pictures_have_clearly_different_answers(vision):
 
 
 def test_answers_are_compared_beyond_rounding_and_not_beyond_meaning(vision, magika):
-    one, other = (models.run(vision, next(models.pictures(seed))[None]) for seed in (5, 6))
+    one, other = (direct.run(vision, next(models.pictures(seed))[None]) for seed in (5, 6))
     assert models.same_probabilities(one, one * np.float32(1.001))
     assert not models.same_probabilities(one, other)
     python, html = (
-        models.run(magika, models.features(content)[None])
+        direct.run(magika, models.features(content)[None])
         for content in (
             b"import os\n\ndef f(x):\n    return os.path.join(x)\n" * 9,
             b"<html><body><p>Hello</p></body></html>" * 9,
@@ -90,7 +90,7 @@ def test_labels_are_those_of_magika(magika):
     reference = Magika()
     paths = models.files(60)
     contents = [path.read_bytes() for path in paths]
-    scores = models.run(magika, np.stack([models.features(content) for content in contents]))
+    scores = direct.run(magika, np.stack([models.features(content) for content in contents]))
     expected = [str(reference.identify_bytes(content).output.label) for content in contents]
     assert [models.file_label(row) for row in scores] == expected
     assert len(paths) >= 20
@@ -107,7 +107,7 @@ def test_labels_are_those_of_magika(magika):
     ],
 )
 def test_features_of_odd_files_lead_to_magikas_answer(magika, content):
-    scores = models.run(magika, models.features(content)[None])[0]
+    scores = direct.run(magika, models.features(content)[None])[0]
     prediction = Magika().identify_bytes(content).prediction
     assert models.file_label(scores) == str(prediction.output.label)
     assert scores.max() == pytest.approx(prediction.score, abs=1e-4)

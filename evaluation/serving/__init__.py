@@ -1,0 +1,1 @@
+"""Sponge beside other servers: the same models, machine, quota and client, in one run."""
