@@ -50,7 +50,7 @@ def _datatype(name: str, memory: str, typed: str, wire: str = "") -> Datatype:
 BOOL = _datatype("BOOL", "?", "bool_contents")
 BYTES = _datatype("BYTES", "O", "bytes_contents")
 
-# By name. BF16 is missing: numpy has no such dtype, and ONNX Runtime takes none from it.
+# By name.
 DATATYPES = {
     datatype.name: datatype
     for datatype in (
@@ -64,6 +64,8 @@ DATATYPES = {
         _datatype("UINT32", "<u4", "uint_contents"),
         _datatype("UINT64", "<u8", "uint64_contents"),
         _datatype("FP16", "<f2", ""),
+        # Numpy has no such dtype: the bits.
+        _datatype("BF16", "<u2", ""),
         _datatype("FP32", "<f4", "fp32_contents"),
         _datatype("FP64", "<f8", "fp64_contents"),
         BYTES,

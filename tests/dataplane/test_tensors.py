@@ -405,5 +405,5 @@ def test_metadata():
 
 
 def test_a_datatype_that_cannot_be_served():
-    with pytest.raises(ValueError, match="x: BF16 cannot be served"):
-        TensorSpec("x", "BF16", (None,))
+    with pytest.raises(ValueError, match="x: FP8 cannot be served"):
+        TensorSpec("x", "FP8", (None,))
