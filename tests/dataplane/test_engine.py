@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from dataplane.codec import Codec
 from dataplane.engine import Engine, ModelError
 from dataplane.execution import EngineError, Runs
+from dataplane.message import parse
 from dataplane.tensors import TensorSpec
+from protos import inference_pb2 as pb
 from tests import models
 
 
@@ -109,6 +112,30 @@ class TestRun:
         first, second = engine.run(1, [request, other]).outputs
         assert (first["score"].tolist(), first["sign"].tolist()) == ([-1], ["-"])
         assert (second["score"].tolist(), second["sign"].tolist()) == ([3], ["+"])
+
+    def test_requests_of_one_batch_may_want_different_outputs(self, path):
+        engine = Engine(models.two_inputs(path), "pair", "1")
+        codec = Codec(engine.signature, max_rows=8)
+
+        def asked(*outputs):
+            request = pb.ModelInferRequest(
+                inputs=[
+                    {"name": "ids", "datatype": "INT64", "shape": [1, 2]},
+                    {"name": "weights", "datatype": "FP32", "shape": [1, 2]},
+                ],
+                outputs=[{"name": name} for name in outputs],
+                raw_input_contents=[np.int64([1, 2]).tobytes(), np.float32([1, -1]).tobytes()],
+            )
+            return codec.decode(parse(request.SerializeToString(), 1000))
+
+        batch = [asked("score"), asked("sign"), asked("sign", "score"), asked()]
+        assert len({each.shape_key for each in batch}) == 1
+        executed = engine.run(1, [each.inputs for each in batch])
+        told = [
+            [output.name for output in pb.ModelInferResponse.FromString(codec.encode(outputs, each)).outputs]
+            for outputs, each in zip(executed.outputs, batch, strict=True)
+        ]
+        assert told == [["score"], ["sign"], ["sign", "score"], ["score", "sign"]]
 
     def test_takes_read_only_views(self, path):
         engine = Engine(models.sum_image(path), "sum", "1")
