@@ -63,7 +63,15 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
     agent = Agent(config, worker, engine, telemetry, cgroup, clock)
     served = Served(Model(_FIRST, engine.signature, engine.digest, agent.max_batch))
     servicer = InferenceServer(
-        Inference(worker, served, _policy(config), statistics, observers, clock),
+        Inference(
+            worker,
+            served,
+            _policy(config),
+            config.server.max_typed_mib << 20,
+            statistics,
+            observers,
+            clock,
+        ),
         served,
         statistics,
         metrics,

@@ -52,6 +52,8 @@ class Server(Section, frozen=True, kw_only=True):
     listen: str = "0.0.0.0:8001"
     metrics_listen: str = "0.0.0.0:8002"  # "" for none
     max_message_mib: Positive = 64
+    # Of that, besides raw contents: parsing takes time, and up to 20 times the memory.
+    max_typed_mib: Positive = 4
     max_queue: Positive = 1024  # requests
     max_stream_requests: Positive = 64  # read from one stream and not yet answered
     drain_s: PositiveMs = 10.0

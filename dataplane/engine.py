@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from dataplane import bfloat16
 from dataplane.execution import EngineError, Executed, ModelError, Timing
 from dataplane.tensors import Array, ModelSignature, TensorSpec
 from dataplane.warmup import Shapes, Warmup
@@ -28,6 +29,7 @@ _DATATYPES = {
     "tensor(uint32)": "UINT32",
     "tensor(uint64)": "UINT64",
     "tensor(float16)": "FP16",
+    bfloat16.NAME: "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
@@ -234,7 +236,9 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     # Errors are raised; ONNX Runtime need not also write them to our log.
     options.log_severity_level = _FATAL
     # Denormals are left alone: flushing them would answer otherwise than a plain run of the same file.
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Passes for one, as far as is needed here.
+    return bfloat16.Bfloat16Session(session) if bfloat16.is_needed(session) else session
 
 
 def _digest(path: Path) -> str:

@@ -127,7 +127,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryModelUnloadResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _FIXED)
 
-    async def ModelInfer(self, messages: object, context: Context) -> pb.ModelInferResponse:
+    async def ModelInfer(self, messages: object, context: Context) -> bytes:
         """Answer one request, beginning when its header has arrived."""
         received_at = self._clock()
         remaining_s = context.time_remaining()
@@ -154,8 +154,8 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         if remaining_s is not None:
             remaining_s -= header.delay_s
         try:
-            message = self._inference.decode(body, received_at)
-            return await self._inference.answer(message, received_at, complete_at, remaining_s)
+            parsed = self._inference.decode(body, received_at)
+            return await self._inference.answer(parsed, received_at, complete_at, remaining_s)
         except Refusal as refused:
             await context.abort(refused.code, refused.text, refused.trailers)
 
@@ -189,20 +189,21 @@ def add_to(server: grpc.aio.Server, servicer: InferenceServer) -> None:
 
     ModelInfer is registered as a call with a request stream: on the wire that is the same as one without,
     and it begins when the header has arrived instead of when the body has. It decodes the body itself, as
-    ModelStreamInfer does, so that one that cannot be decoded is counted.
+    ModelStreamInfer does, so that one that cannot be decoded is counted. Both encode their answers.
     """
     handlers = {}
     for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
         decode: Callable[[bytes], Message] | None = GetMessageClass(method.input_type).FromString
+        encode: Callable[[Any], bytes] | None = GetMessageClass(method.output_type).SerializeToString
         kind = grpc.unary_unary_rpc_method_handler
         if method.name == "ModelInfer":
-            kind, decode = grpc.stream_unary_rpc_method_handler, None
+            kind, decode, encode = grpc.stream_unary_rpc_method_handler, None, None
         elif method.name == "ModelStreamInfer":
-            kind, decode = grpc.stream_stream_rpc_method_handler, None
+            kind, decode, encode = grpc.stream_stream_rpc_method_handler, None, None
         handlers[method.name] = kind(
             getattr(servicer, method.name),
             request_deserializer=decode,
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            response_serializer=encode,
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 

@@ -248,7 +248,7 @@ class TestBadInput:
     def test_more_rows_than_an_execution_may_have(self, service):
         error = refused(service.ModelInfer, infer_request("scale", rows(9)))
         assert error.code() is INVALID
-        assert "at most 8 rows (engine.max_batch), got 9" in error.details()
+        assert "at most 8 rows (engine.max_batch), found 9" in error.details()
 
     def test_another_model_is_not_described(self, service):
         for call, request in (
