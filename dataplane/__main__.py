@@ -78,7 +78,14 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
         config.server.max_stream_requests,
         clock,
     )
-    edge = Edge([server.SERVICE], [config.model.name], config.server.max_message_mib << 20)
+    edge = Edge(
+        [server.SERVICE],
+        [config.model.name],
+        config.server.max_message_mib << 20,
+        tls=config.server.tls,
+        token_file=config.server.token_file,
+        unauthenticated=metrics.unauthenticated,
+    )
     server.add_to(edge.server, servicer)
 
     stop = asyncio.Event()
