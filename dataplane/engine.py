@@ -40,6 +40,9 @@ _GENERATED_NAME = "unk__"
 
 _FATAL = 4
 
+# Executions that a batch size is timed by, at most, and for how long.
+_TIMED, _TIMED_S = 5, 0.05
+
 
 @dataclass(slots=True, eq=False)
 class _Rung:
@@ -113,7 +116,8 @@ class Engine:
     def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
         """Make and warm the session of this many threads, and time these batch sizes, smallest first.
 
-        Each size runs twice on zeros, in every bucket, and the second time counts. What was done before is not
+        Each size runs on zeros, in every bucket: once to warm up, then up to five times while that takes no longer
+        than 50 ms. The least time counts, as a machine's other work only ever adds. What was done before is not
         done again: the times are then the old ones. A model without a batch dimension knows only batch 1.
         Raises EngineError.
         """
@@ -125,7 +129,7 @@ class Engine:
                 if (rows, bucket) not in rung.timings:
                     feed = self._warmup.zeros(rows, bucket)
                     self._execute(rung.session, feed, rows)
-                    _, wall_s, cpu_s = self._execute(rung.session, feed, rows)
+                    wall_s, cpu_s = self._least(rung.session, feed, rows)
                     elements = sum(array.size for array in feed.values()) // rows
                     rung.timings[rows, bucket] = Timing(rows, threads, wall_s, cpu_s, elements)
             return [rung.timings[cell] for cell in cells]
@@ -159,6 +163,16 @@ class Engine:
         finally:
             self._release(rung)
         return Executed(_split(outputs, counts), wall_s, cpu_s)
+
+    def _least(
+        self, session: ort.InferenceSession, feed: Mapping[str, Array], rows: int
+    ) -> tuple[float, float]:
+        """Wall and CPU seconds of the shortest of some executions."""
+        times: list[tuple[float, float]] = []
+        while len(times) < _TIMED and sum(wall_s for wall_s, _ in times) < _TIMED_S:
+            _, wall_s, cpu_s = self._execute(session, feed, rows)
+            times.append((wall_s, cpu_s))
+        return min(times)
 
     def _hold(self, threads: int) -> _Rung:
         """The rung of this many threads, made if need be, and kept until released."""

@@ -127,7 +127,9 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryModelUnloadResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _FIXED)
 
-    async def ModelInfer(self, messages: object, context: Context) -> bytes:
+    async def ModelInfer(  # type: ignore[override]  # see add_to
+        self, messages: object, context: Context
+    ) -> bytes:
         """Answer one request, beginning when its header has arrived."""
         received_at = self._clock()
         remaining_s = context.time_remaining()

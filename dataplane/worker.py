@@ -194,11 +194,18 @@ class Worker:
         self._pump()
 
     def _start(self, execution: Execution) -> None:
-        alone = self.batcher.shape.instances == len(self.batcher.running) == 1
-        if alone and self.batcher.times.mean(execution.rows) <= _ON_THE_LOOP_S:
+        if self._short(execution):
             self._loop.call_soon(lambda: self._finish(execution, self._execute(execution)))
         else:
             self._threads.submit(self._run, execution)
+
+    def _short(self, execution: Execution) -> bool:
+        """Whether the loop can wait for an execution: no other could run meanwhile, and it is known to be short."""
+        times = self.batcher.times
+        alone = self.batcher.shape.instances == len(self.batcher.running) == 1
+        if not (alone and times.settled):
+            return False
+        return times.high(execution.rows) * times.costs.of(execution.requests[0]) <= _ON_THE_LOOP_S
 
     def _run(self, execution: Execution) -> None:
         """Execute in a thread. A future of the loop's own would cost two more of its turns."""
