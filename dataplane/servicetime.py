@@ -38,6 +38,10 @@ class ServiceTimes:
     executions, and sizes never run share what was learned of others.
     """
 
+    _means: list[float] | None
+    _highs: list[float] | None
+    _tails: tuple[float, float] | None
+
     def __init__(self, table: Sequence[ServiceTime]) -> None:
         self.costs = ShapeCosts()
         self.adopt(table)
@@ -129,9 +133,7 @@ class ServiceTimes:
 
     def _forget_derived(self) -> None:
         """What follows from the observations is worked out when it is asked for: not after every execution."""
-        self._means: list[float] | None = None
-        self._highs: list[float] | None = None
-        self._tails: tuple[float, float] | None = None
+        self._means = self._highs = self._tails = None
 
     def _prediction(self, rows: int) -> ServiceTime:
         return self._listed[rows - 1] if rows <= len(self._listed) else self._predicted(rows)
