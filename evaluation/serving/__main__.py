@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from evaluation import process
@@ -34,14 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in chosen:
         _tell(f"{name}: installing unless it is there")
         try:
-            peers.install(name, parsed.environments)
-            recipes[name] = peers.recipe(name, parsed.environments)
+            PEERS[name].install(parsed.environments)
+            recipes[name] = PEERS[name].recipe(parsed.environments)
         except Missing as error:
             missing[name] = str(error)
             _tell(f"missing: {error}")
-    words = ["make", "bench-serving"] if arguments is None else ["python", "-m", "evaluation.serving"]
-    given = shlex.join(sys.argv[1:] if arguments is None else arguments)
-    command = shlex.join(words) + (f" ARGS={given!r}" if given else "")
+    command = _command(parsed)
     try:
         found = process.run(_run(plan, models, recipes, missing, command))
     except KeyboardInterrupt:
@@ -80,12 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="store_true", help="whether it works: no peers, in seconds, no claim"
     )
-    parser.add_argument("--models", type=_list, help="default: all")
-    parser.add_argument("--peers", type=_list, help="default: all")
+    parser.add_argument("--models", type=_some_of(subjects.NAMES), help="default: all")
+    parser.add_argument("--peers", type=_some_of(PEERS), help="default: all")
     parser.add_argument(
-        "--pairs", type=int, help="at most, of each comparison; default: 12 for goals, else 3"
+        "--pairs", type=_count, help="at most, of each comparison; default: 12 for goals, else 3"
     )
-    parser.add_argument("--seconds", type=float, help="of each window, for a first look")
+    parser.add_argument("--seconds", type=_seconds, help="of each window, for a first look")
     parser.add_argument(
         "--environments",
         type=Path,
@@ -96,8 +94,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(written: str) -> list[str]:
-    return written.split(",")
+def _command(parsed: argparse.Namespace) -> str:
+    """What to type for the same; where it goes changes no number."""
+    words = ["--quick"] if parsed.quick else []
+    words += [
+        f"--{name}={','.join(chosen)}" for name in ("models", "peers") if (chosen := getattr(parsed, name))
+    ]
+    words += [f"--{name}={value:g}" for name in ("pairs", "seconds") if (value := getattr(parsed, name))]
+    return "make bench-serving" + (f" ARGS={shlex.quote(shlex.join(words))}" if words else "")
+
+
+def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Names with commas between."""
+
+    def names(written: str) -> list[str]:
+        chosen = written.split(",")
+        if not set(chosen) <= set(known):
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {written}")
+        return chosen
+
+    return names
+
+
+def _count(written: str) -> int:
+    count = int(written)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {written}")
+    return count
+
+
+def _seconds(written: str) -> float:
+    seconds = float(written)
+    if not 0 < seconds <= 60:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 60, got {written}")
+    return seconds
 
 
 def _progress(line: str) -> None:

@@ -172,7 +172,10 @@ def _interval(quantity: Quantity, pairs: Sequence[Pair]) -> str:
 
 
 def _written(found: Interval) -> str:
-    return f"{found.median:.3g} ({found.low:.3g} to {found.high:.3g})"
+    median, low, high = (
+        f"{value:.3g}".replace("inf", "∞") for value in (found.median, found.low, found.high)
+    )
+    return f"{median} ({low} to {high})"
 
 
 def _load(load: Load) -> str:
@@ -217,5 +220,6 @@ def _missing(every: Sequence[Found], missing: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _rounded(value: float) -> float:
-    return round(value, 4)
+def _rounded(value: float) -> float | str:
+    """JSON knows no infinity."""
+    return round(value, 4) if math.isfinite(value) else "∞"

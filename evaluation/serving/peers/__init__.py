@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +12,6 @@ MLSERVER, PYTRITON, LITSERVE, RAY_SERVE = "mlserver", "pytriton", "litserve", "r
 
 ENVIRONMENTS = Path(".bench")
 _RECIPES = Path(__file__).parent
-_INSTALLED = "installed"
 # Its bundled backend does not load into a Python that was built otherwise.
 _DEBIANS = Path("/usr/bin/python3.11")
 
@@ -43,6 +41,49 @@ class Peer:
         pinned = (line.split("==") for line in self.requirements.splitlines())
         return next(number for name, number in pinned if name == self.package)
 
+    def recipe(self, environments: Path = ENVIRONMENTS) -> Recipe:
+        """Start it from the environment that `install` has made below `environments`."""
+        python = (environments / self.name / "bin/python").absolute()
+        command = (str(python), str(_RECIPES / self.name / "server.py"))
+        return Recipe(
+            self.name,
+            self.title.format(self.version),
+            self.dialect,
+            lambda task_file: (*command, str(task_file)),
+        )
+
+    def install(self, environments: Path = ENVIRONMENTS) -> None:
+        """Make its environment below `environments` unless it is there, with this one's ONNX Runtime.
+
+        Raises Missing.
+        """
+        folder = environments / self.name
+        wanted = f"{self.requirements}onnxruntime=={version('onnxruntime')}\n"
+        stamp, listed = folder / "installed", folder / "requirements.txt"
+        if stamp.exists() and stamp.read_text() == wanted:
+            return
+        if not self.python.exists():
+            raise Missing(f"{self.name}: needs {self.python}, which is not there")
+        # Without pip of its own: Debian's Python may lack what makes one.
+        self._run(str(self.python), "-m", "venv", "--clear", "--without-pip", str(folder))
+        listed.write_text(wanted)
+        pip = (
+            sys.executable,
+            "-m",
+            "pip",
+            "--disable-pip-version-check",
+            "--python",
+            str(folder / "bin/python"),
+        )
+        self._run(*pip, "install", "--quiet", "--requirement", str(listed))
+        stamp.write_text(wanted)
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+            raise Missing(f"{self.name}: {' '.join(command[1:3])}: {lines[-1]}")
+
 
 PEERS = {
     peer.name: peer
@@ -55,42 +96,3 @@ PEERS = {
         Peer(RAY_SERVE, "Ray Serve {}", "ray", Dialect.HTTP),
     )
 }
-
-
-def recipe(name: str, environments: Path = ENVIRONMENTS) -> Recipe:
-    """Give the peer of that name, from an environment that `install` has made."""
-    peer = PEERS[name]
-    python = (environments / name / "bin/python").absolute()
-    return Recipe(name, peer.title.format(peer.version), peer.dialect, _command(python, name))
-
-
-def _command(python: Path, name: str) -> Callable[[Path], Sequence[str]]:
-    return lambda task_file: (str(python), str(_RECIPES / name / "server.py"), str(task_file))
-
-
-def install(name: str, environments: Path = ENVIRONMENTS) -> None:
-    """Make the peer's environment below `environments` unless it is there, with this one's ONNX Runtime.
-
-    Raises Missing.
-    """
-    peer, folder = PEERS[name], environments / name
-    wanted = f"{peer.requirements}onnxruntime=={version('onnxruntime')}\n"
-    stamp = folder / _INSTALLED
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    if not peer.python.exists():
-        raise Missing(f"{name}: needs {peer.python}, which is not there")
-    # Without pip of its own: Debian's Python may lack what makes one.
-    _run(name, [str(peer.python), "-m", "venv", "--clear", "--without-pip", str(folder)])
-    listed = folder / "requirements.txt"
-    listed.write_text(wanted)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(folder / "bin/python")]
-    _run(name, [*pip, "install", "--quiet", "--requirement", str(listed)])
-    stamp.write_text(wanted)
-
-
-def _run(name: str, command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise Missing(f"{name}: {' '.join(command[:3])} …: {lines[-1]}")

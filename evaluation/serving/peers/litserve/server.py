@@ -19,7 +19,7 @@ class Api(litserve.LitAPI):
 
     def __init__(self, task: dict) -> None:
         batching = (
-            {"max_batch_size": task["max_batch"], "batch_timeout": 0.0} if task["max_batch"] > 1 else {}
+            {"max_batch_size": task["max_batch"], "batch_timeout": 0.002} if task["max_batch"] > 1 else {}
         )
         super().__init__(api_path="/predict", **batching)
         self._task = task
