@@ -1,16 +1,24 @@
 """The listening side of a plane: its services, health and reflection on one port, metrics on another."""
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, start_http_server
 
+from core.files import FileError
 from core.handlers import Handlers
+from core.tls import Tls, credentials
+from core.tokens import Guard, Tokens
 
 _STOP_GRACE_S = 1.0  # for streams that clients keep open, such as a health Watch
+
+log = structlog.get_logger()
 
 
 class ListenError(Exception):
@@ -20,15 +28,30 @@ class ListenError(Exception):
 class Edge:
     """Owns the sockets, and says of `services` and `health_names` whether they serve.
 
-    Servicers are added to `server` before `listen`. `max_message_bytes` bounds what is received.
+    Servicers are added to `server` before `listen`. `max_message_bytes` bounds what is received, compressed and
+    not. With `tls` the port speaks TLS. With `token_file` all calls but those of health need one of its tokens;
+    `unauthenticated` hears of each that is refused for want of one. Raises ListenError for files that cannot be used.
     """
 
     def __init__(
-        self, services: Sequence[str], health_names: Sequence[str] = (), max_message_bytes: int = 4 << 20
+        self,
+        services: Sequence[str],
+        health_names: Sequence[str] = (),
+        max_message_bytes: int = 4 << 20,
+        *,
+        tls: Tls | None = None,
+        token_file: str = "",
+        unauthenticated: Callable[[], None] = lambda: None,
     ) -> None:
+        try:
+            self._credentials = credentials(tls) if tls else None
+            self._guards = [Guard(Tokens(Path(token_file)), unauthenticated)] if token_file else []
+        except FileError as error:
+            raise ListenError(str(error)) from error
         self._handlers = Handlers()
         self._server = grpc.aio.server(
-            handlers=[self._handlers],
+            # The first that answers a call has it.
+            handlers=[*self._guards, self._handlers],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -59,9 +82,14 @@ class Edge:
         """
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
-            port = self._server.add_insecure_port(listen)
+            if self._credentials:
+                port = self._server.add_secure_port(listen, self._credentials)
+            else:
+                port = self._server.add_insecure_port(listen)
         except RuntimeError as error:
             raise ListenError(_expectation("listen", listen)) from error
+        if self._guards and not self._credentials and not _is_loopback(listen):
+            log.warning("tokens travel in the clear, as there is no server.tls", listen=listen)
         addresses = {"listen": _with_port(listen, port)}
         if metrics_listen:
             host, _, number = metrics_listen.rpartition(":")
@@ -96,3 +124,11 @@ def _expectation(key: str, address: str) -> str:
 
 def _with_port(address: str, port: int) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -131,6 +131,12 @@ class Batcher:
         """The newest version under which nothing older still runs."""
         return min((execution.shape.version for execution in self._running), default=self.shape.version)
 
+    @property
+    def would_grow(self) -> bool:
+        """Whether more requests would make better batches of what starts now."""
+        idle = self.shape.instances - len(self._running)
+        return idle > 0 and len(self) < idle * self.times.best_batch(self.shape.max_batch)
+
     def add(self, request: Request) -> bool:
         """Queue a request; False if the queue is full.
 

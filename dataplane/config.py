@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from core.config import ConfigError, LogLevel, Section, load
+from core.tls import Tls
 
 Positive = Annotated[int, Meta(ge=1)]
 PositiveMs = Annotated[float, Meta(gt=0)]
@@ -52,9 +53,15 @@ class Server(Section, frozen=True, kw_only=True):
     listen: str = "0.0.0.0:8001"
     metrics_listen: str = "0.0.0.0:8002"  # "" for none
     max_message_mib: Positive = 64
+    # Of that, besides raw contents: parsing takes time, and up to 20 times the memory.
+    max_typed_mib: Positive = 4
     max_queue: Positive = 1024  # requests
     max_stream_requests: Positive = 64  # read from one stream and not yet answered
     drain_s: PositiveMs = 10.0
+    # Every call but those of health then needs `authorization: Bearer` and one of the tokens of this file, one a line,
+    # read anew when it changes; "" for none.
+    token_file: str = ""
+    tls: Tls | None = None  # of `listen`; certificate, key and client_ca, see core/tls.py
 
 
 class Engine(Section, frozen=True, kw_only=True):
@@ -103,6 +110,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             raise ConfigError(f"{path}: engine.{name}: expected at most engine.max_{name} = {maximum}")
     model_path = (path.parent / config.model.path).resolve()
     model_name = config.model.name or model_path.stem
+    server = config.server
     replace = msgspec.structs.replace
     return replace(
         config,
@@ -111,6 +119,11 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             config.service,
             name=config.service.name or model_name,
             max_slo_ms=config.service.max_slo_ms or config.service.slo_ms,
+        ),
+        server=replace(
+            server,
+            token_file=str(path.parent / server.token_file) if server.token_file else "",
+            tls=server.tls and server.tls.within(path.parent),
         ),
         control=replace(
             config.control, address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address)

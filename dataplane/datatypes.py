@@ -1,4 +1,4 @@
-"""Elements on the wire: Open Inference Protocol datatypes, raw and typed, to flat numpy arrays and back.
+"""Elements on the wire: Open Inference Protocol datatypes, raw and typed, to numpy arrays and back.
 
 BYTES stands for ONNX strings, which are UTF-8: such arrays hold `str` objects.
 """
@@ -6,6 +6,7 @@ BYTES stands for ONNX strings, which are UTF-8: such arrays hold `str` objects.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def _datatype(name: str, memory: str, typed: str, wire: str = "") -> Datatype:
 BOOL = _datatype("BOOL", "?", "bool_contents")
 BYTES = _datatype("BYTES", "O", "bytes_contents")
 
-# By name. BF16 is missing: numpy has no such dtype, and ONNX Runtime takes none from it.
+# By name.
 DATATYPES = {
     datatype.name: datatype
     for datatype in (
@@ -64,6 +65,8 @@ DATATYPES = {
         _datatype("UINT32", "<u4", "uint_contents"),
         _datatype("UINT64", "<u8", "uint64_contents"),
         _datatype("FP16", "<f2", ""),
+        # Numpy has no such dtype: the bits.
+        _datatype("BF16", "<u2", ""),
         _datatype("FP32", "<f4", "fp32_contents"),
         _datatype("FP64", "<f8", "fp64_contents"),
         BYTES,
@@ -71,27 +74,30 @@ DATATYPES = {
 }
 
 
-def from_raw(data: bytes, datatype: Datatype, count: int, field: str) -> Array:
-    """View the `count` elements of one raw entry; read-only, and not copied unless BYTES.
+def from_raw(data: bytes | memoryview, datatype: Datatype, shape: tuple[int, ...], field: str) -> Array:
+    """One raw entry in a shape of sizes above 0; a read-only view, unless it is BYTES or not aligned.
 
     Raises InvalidRequest, naming `field`.
     """
+    count = prod(shape)
     if datatype is BYTES:
-        return _strings(_split(data, count, field), field)
+        return _strings(_split(data, count, field), shape, field)
     expected = count * datatype.memory.itemsize
     if len(data) != expected:
         raise InvalidRequest(
             f"{field}: expected {expected} bytes for {count} elements of {datatype.name}, found {len(data)}"
         )
-    array = np.frombuffer(data, datatype.memory)
+    array: Array = np.ndarray(shape, datatype.memory, data)
     # A bool that is neither is undefined behaviour to whoever computes with it.
     if datatype is BOOL and array.view(np.uint8).max() > 1:
         raise InvalidRequest(f"{field}: expected every byte of BOOL to be 0 or 1")
-    return array
+    return array if array.flags.aligned else array.copy()
 
 
-def from_typed(contents: pb.InferTensorContents, datatype: Datatype, count: int, field: str) -> Array:
-    """Copy the `count` elements of typed contents.
+def from_typed(
+    contents: pb.InferTensorContents, datatype: Datatype, shape: tuple[int, ...], field: str
+) -> Array:
+    """Copy typed contents into a shape of sizes above 0.
 
     Raises InvalidRequest, naming `field`: the elements in another field than the datatype's, too many, too
     few, or out of its range.
@@ -105,16 +111,18 @@ def from_typed(contents: pb.InferTensorContents, datatype: Datatype, count: int,
             )
     field = f"{field}.{datatype.typed}"
     values = getattr(contents, datatype.typed)
+    count = prod(shape)
     if len(values) != count:
         raise InvalidRequest(f"{field}: expected {count} elements for the shape, found {len(values)}")
     if datatype is BYTES:
-        return _strings(values, field)
+        return _strings(values, shape, field)
     if datatype.typed in _PACKED_AS_IN_MEMORY:
         # With this one field set the message is a tag, a length, and the elements. The copy aligns them.
         contents.DiscardUnknownFields()
         message = contents.SerializeToString()
-        return np.frombuffer(message[len(message) - count * datatype.memory.itemsize :], datatype.memory)
-    array = np.fromiter(values, datatype.wire, count)
+        elements = message[len(message) - count * datatype.memory.itemsize :]
+        return np.ndarray(shape, datatype.memory, elements)
+    array = np.fromiter(values, datatype.wire, count).reshape(shape)
     if datatype.wire == datatype.memory:
         return array
     limits = np.iinfo(datatype.memory)
@@ -126,33 +134,39 @@ def from_typed(contents: pb.InferTensorContents, datatype: Datatype, count: int,
     return array.astype(datatype.memory)
 
 
-def to_raw(array: Array, datatype: Datatype) -> bytes:
-    """Elements in row-major order, little-endian; BYTES each led by its length in 4 bytes."""
+def to_raw(array: Array, datatype: Datatype) -> bytes | memoryview:
+    """Elements in row-major order, little-endian, viewed where they are so already; BYTES each led by its
+    length in 4 bytes.
+    """
     if datatype is not BYTES:
-        return array.astype(datatype.memory, copy=False).tobytes()
+        return np.asarray(array, datatype.memory, order="C").data
     elements = [element.encode() for element in array.flat]
     return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))
 
 
-def to_typed(array: Array, datatype: Datatype) -> pb.InferTensorContents:
-    """Elements in row-major order, in the datatype's own field. Raises ValueError where there is none."""
+def to_typed(array: Array, datatype: Datatype, contents: pb.InferTensorContents) -> None:
+    """Fill empty contents with the elements in row-major order. Raises ValueError where there is no typed form."""
     if not datatype.typed:
         raise ValueError(f"{datatype.name} has no typed form")
     if datatype is BYTES:
-        return pb.InferTensorContents(bytes_contents=[element.encode() for element in array.flat])
-    if datatype.typed in _PACKED_AS_IN_MEMORY:
-        data = to_raw(array, datatype)
-        number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[datatype.typed].number
-        # Wire type 2: a length, and so many bytes.
-        return pb.InferTensorContents.FromString(bytes([number << 3 | 2]) + _varint(len(data)) + data)
-    contents = pb.InferTensorContents()
-    getattr(contents, datatype.typed).extend(array.ravel().tolist())
-    return contents
+        contents.bytes_contents.extend(element.encode() for element in array.flat)
+    elif datatype.typed in _PACKED_AS_IN_MEMORY:
+        number = contents.DESCRIPTOR.fields_by_name[datatype.typed].number
+        contents.MergeFromString(b"".join(led(number, to_raw(array, datatype))))
+    else:
+        getattr(contents, datatype.typed).extend(array.ravel().tolist())
 
 
-def _split(data: bytes, count: int, field: str) -> list[bytes]:
+def led(number: int, data: bytes | memoryview) -> tuple[bytes, bytes | memoryview]:
+    """The wire form of protobuf field `number`, below 16, that holds `data`: in two parts, as that may be large."""
+    length = data.nbytes if isinstance(data, memoryview) else len(data)
+    # Wire type 2: a length, and so many bytes.
+    return bytes([number << 3 | 2]) + _varint(length), data
+
+
+def _split(data: bytes | memoryview, count: int, field: str) -> list[bytes | memoryview]:
     """Elements of BYTES in raw form."""
-    elements: list[bytes] = []
+    elements: list[bytes | memoryview] = []
     start = 0
     while start + 4 <= len(data):
         (length,) = struct.unpack_from("<I", data, start)
@@ -169,13 +183,13 @@ def _split(data: bytes, count: int, field: str) -> list[bytes]:
     return elements
 
 
-def _strings(elements: Sequence[bytes], field: str) -> Array:
+def _strings(elements: Sequence[bytes | memoryview], shape: tuple[int, ...], field: str) -> Array:
     array = np.empty(len(elements), object)
     try:
-        array[:] = [element.decode() for element in elements]
+        array[:] = [str(element, "utf-8") for element in elements]
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"{field}: expected UTF-8 in every element of BYTES") from error
-    return array
+    return array.reshape(shape)
 
 
 def _varint(value: int) -> bytes:

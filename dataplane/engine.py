@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from dataplane import bfloat16
 from dataplane.execution import EngineError, Executed, ModelError, Timing
 from dataplane.tensors import Array, ModelSignature, TensorSpec
 from dataplane.warmup import Shapes, Warmup
@@ -28,6 +29,7 @@ _DATATYPES = {
     "tensor(uint32)": "UINT32",
     "tensor(uint64)": "UINT64",
     "tensor(float16)": "FP16",
+    bfloat16.NAME: "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
@@ -37,6 +39,9 @@ _DATATYPES = {
 _GENERATED_NAME = "unk__"
 
 _FATAL = 4
+
+# Executions that a batch size is timed by, at most, and for how long.
+_TIMED, _TIMED_S = 5, 0.05
 
 
 @dataclass(slots=True, eq=False)
@@ -111,7 +116,8 @@ class Engine:
     def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
         """Make and warm the session of this many threads, and time these batch sizes, smallest first.
 
-        Each size runs twice on zeros, in every bucket, and the second time counts. What was done before is not
+        Each size runs on zeros, in every bucket: once to warm up, then up to five times while that takes no longer
+        than 50 ms. The least time counts, as a machine's other work only ever adds. What was done before is not
         done again: the times are then the old ones. A model without a batch dimension knows only batch 1.
         Raises EngineError.
         """
@@ -123,7 +129,7 @@ class Engine:
                 if (rows, bucket) not in rung.timings:
                     feed = self._warmup.zeros(rows, bucket)
                     self._execute(rung.session, feed, rows)
-                    _, wall_s, cpu_s = self._execute(rung.session, feed, rows)
+                    wall_s, cpu_s = self._least(rung.session, feed, rows)
                     elements = sum(array.size for array in feed.values()) // rows
                     rung.timings[rows, bucket] = Timing(rows, threads, wall_s, cpu_s, elements)
             return [rung.timings[cell] for cell in cells]
@@ -157,6 +163,16 @@ class Engine:
         finally:
             self._release(rung)
         return Executed(_split(outputs, counts), wall_s, cpu_s)
+
+    def _least(
+        self, session: ort.InferenceSession, feed: Mapping[str, Array], rows: int
+    ) -> tuple[float, float]:
+        """Wall and CPU seconds of the shortest of some executions."""
+        times: list[tuple[float, float]] = []
+        while len(times) < _TIMED and sum(wall_s for wall_s, _ in times) < _TIMED_S:
+            _, wall_s, cpu_s = self._execute(session, feed, rows)
+            times.append((wall_s, cpu_s))
+        return min(times)
 
     def _hold(self, threads: int) -> _Rung:
         """The rung of this many threads, made if need be, and kept until released."""
@@ -234,7 +250,9 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     # Errors are raised; ONNX Runtime need not also write them to our log.
     options.log_severity_level = _FATAL
     # Denormals are left alone: flushing them would answer otherwise than a plain run of the same file.
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Passes for one, as far as is needed here.
+    return bfloat16.Bfloat16Session(session) if bfloat16.is_needed(session) else session
 
 
 def _digest(path: Path) -> str:

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from itertools import count
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from dataplane import deadline, parameters, refusal, tensors
+from dataplane import deadline, parameters, refusal
 from dataplane.execution import EngineError
+from dataplane.message import Parsed, parse
 from dataplane.refusal import Refusal
 from dataplane.request import Completion, Outcome, Request
 from dataplane.served import Served, State, UnknownModel
 from dataplane.statistics import Statistics
 from dataplane.tensors import InvalidRequest
 from dataplane.worker import Observer, Unanswered, Worker
-from protos import inference_pb2 as pb
 
 
 class Inference:
@@ -25,6 +24,7 @@ class Inference:
         worker: Worker,
         served: Served,
         policy: deadline.Policy,
+        max_typed_bytes: int,
         statistics: Statistics,
         observers: tuple[Observer, ...],
         clock: Callable[[], float],
@@ -32,6 +32,7 @@ class Inference:
         self._worker = worker
         self._served = served
         self._policy = policy
+        self._max_typed_bytes = max_typed_bytes
         self._statistics = statistics
         self._observers = observers
         self._clock = clock
@@ -50,27 +51,24 @@ class Inference:
         for observer in self._observers:
             observer.completed(completion)
 
-    def decode(self, body: bytes | None, received_at: float) -> pb.ModelInferRequest:
-        """The message of a body, None for a call without one. Raises Refusal."""
+    def decode(self, body: bytes | None, received_at: float) -> Parsed:
+        """What is in a body, None for a call without one. Raises Refusal."""
         try:
             if body is None:
                 raise InvalidRequest("request: expected one message, got none")
-            return pb.ModelInferRequest.FromString(body)
-        except DecodeError:
-            self.abandon(Outcome.FAILED, received_at)
-            raise refusal.of_mistake(InvalidRequest("request: expected a ModelInferRequest")) from None
+            return parse(body, self._max_typed_bytes)
         except InvalidRequest as error:
             self.abandon(Outcome.FAILED, received_at)
             raise refusal.of_mistake(error) from None
 
     async def answer(
         self,
-        message: pb.ModelInferRequest,
+        parsed: Parsed,
         received_at: float,
         complete_at: float,
         remaining_s: float | None,
-    ) -> pb.ModelInferResponse:
-        """Execute one request.
+    ) -> bytes:
+        """Execute one request; returns its ModelInferResponse, serialised.
 
         It began to arrive at `received_at`, `remaining_s` before gRPC's deadline if it has one, and was there
         at `complete_at`. Raises Refusal. Cancelling takes it out of the queue.
@@ -79,14 +77,10 @@ class Inference:
         if served.state is not State.SERVING:
             raise Refusal(grpc.StatusCode.UNAVAILABLE, served.state.value)
         model = served.model
-        signature = model.signature
+        message = parsed.message
         try:
             model.check(message.model_name, message.model_version)
-            decoded = tensors.decode(message, signature)
-            if decoded.rows > model.max_rows:
-                raise InvalidRequest(
-                    f"inputs: expected at most {model.max_rows} rows (engine.max_batch), got {decoded.rows}"
-                )
+            decoded = model.codec.decode(parsed)
             stated, priority = parameters.stated(message, remaining_s)
         except (InvalidRequest, UnknownModel) as error:
             self.abandon(Outcome.FAILED, received_at)
@@ -98,7 +92,7 @@ class Inference:
             sequence=sequence,
             rows=decoded.rows,
             # What shares a batch is of one generation, and alone where the model knows no batches.
-            shape_key=(model.generation, decoded.shape_key if signature.batched else sequence),
+            shape_key=(model.generation, decoded.shape_key if model.signature.batched else sequence),
             arrived_at=received_at,
             queued_at=queued_at,
             deadline_at=resolved.deadline_at,
@@ -116,9 +110,8 @@ class Inference:
         except EngineError:
             raise Refusal(grpc.StatusCode.INTERNAL, "the model failed on this request") from None
         encoding_at = self._clock()
-        response = tensors.encode(answer.outputs, decoded, signature, message.id)
-        for name, value in parameters.spent(request, complete_at, answer.completion).items():
-            response.parameters[name].int64_param = value
+        spent = parameters.spent(request, complete_at, answer.completion)
+        response = model.codec.encode(answer.outputs, decoded, message.id, spent)
         self._statistics.converted(
             answer.completion, input_s=queued_at - complete_at, output_s=self._clock() - encoding_at
         )

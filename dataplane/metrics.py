@@ -48,6 +48,11 @@ class Metrics:
             "Requests whose header may have waited behind another upload and that do not say.",
             registry=registry,
         )
+        self._unauthenticated = Counter(
+            "sponge_worker_unauthenticated",
+            "Calls refused for want of a valid token.",
+            registry=registry,
+        )
 
     def announced(self) -> None:
         self._announced.inc()
@@ -66,6 +71,9 @@ class Metrics:
 
     def uncertain_deadline(self) -> None:
         self._uncertain.inc()
+
+    def unauthenticated(self) -> None:
+        self._unauthenticated.inc()
 
 
 class StateCollector(Collector):

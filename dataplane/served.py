@@ -1,8 +1,9 @@
 """What a worker serves just now."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from dataplane.codec import Codec
 from dataplane.tensors import ModelSignature
 
 
@@ -30,6 +31,10 @@ class Model:
     signature: ModelSignature
     digest: str
     max_rows: int
+    codec: Codec = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "codec", Codec(self.signature, self.max_rows))
 
     def check(self, name: str, version: str) -> None:
         """Raises UnknownModel unless this is what a client means; an empty version is any."""

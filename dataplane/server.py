@@ -128,17 +128,20 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, _FIXED)
 
     async def ModelInfer(  # type: ignore[override]  # see add_to
-        self, messages: AsyncIterator[bytes], context: Context
-    ) -> pb.ModelInferResponse:
+        self, messages: object, context: Context
+    ) -> bytes:
         """Answer one request, beginning when its header has arrived."""
         received_at = self._clock()
         remaining_s = context.time_remaining()
-        header = self._connections.header(context.peer(), _sent_s(context), received_at)
+        peer = context.peer()
+        header = self._connections.header(peer, _sent_s(context), received_at)
         if header.uncertain:
             self._metrics.uncertain_deadline()
         self._inference.announce()
         try:
-            body = await anext(messages, None)
+            # Iterating over the messages would leave a generator behind that the event loop has to close.
+            read = await context.read()
+            body: bytes | None = None if read is grpc.aio.EOF else read
             if body is None:
                 # The stream of a call that is over just ends; its cancellation follows.
                 await asyncio.sleep(_CANCELLATION_S)
@@ -149,12 +152,12 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             raise
         finally:
             complete_at = self._clock()
-            self._connections.complete(context.peer(), header.upload, complete_at)
+            self._connections.complete(peer, header.upload, complete_at)
         if remaining_s is not None:
             remaining_s -= header.delay_s
         try:
-            message = self._inference.decode(body, received_at)
-            return await self._inference.answer(message, received_at, complete_at, remaining_s)
+            parsed = self._inference.decode(body, received_at)
+            return await self._inference.answer(parsed, received_at, complete_at, remaining_s)
         except Refusal as refused:
             await context.abort(refused.code, refused.text, refused.trailers)
 
@@ -188,20 +191,21 @@ def add_to(server: grpc.aio.Server, servicer: InferenceServer) -> None:
 
     ModelInfer is registered as a call with a request stream: on the wire that is the same as one without,
     and it begins when the header has arrived instead of when the body has. It decodes the body itself, as
-    ModelStreamInfer does, so that one that cannot be decoded is counted.
+    ModelStreamInfer does, so that one that cannot be decoded is counted. Both encode their answers.
     """
     handlers = {}
     for method in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
         decode: Callable[[bytes], Message] | None = GetMessageClass(method.input_type).FromString
+        encode: Callable[[Any], bytes] | None = GetMessageClass(method.output_type).SerializeToString
         kind = grpc.unary_unary_rpc_method_handler
         if method.name == "ModelInfer":
-            kind, decode = grpc.stream_unary_rpc_method_handler, None
+            kind, decode, encode = grpc.stream_unary_rpc_method_handler, None, None
         elif method.name == "ModelStreamInfer":
-            kind, decode = grpc.stream_stream_rpc_method_handler, None
+            kind, decode, encode = grpc.stream_stream_rpc_method_handler, None, None
         handlers[method.name] = kind(
             getattr(servicer, method.name),
             request_deserializer=decode,
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            response_serializer=encode,
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 

@@ -57,12 +57,10 @@ class ServiceTimes:
         self._ratios: deque[float] = deque(maxlen=_WINDOW)
         self._seen = 0
         self._mean_ratio = 1.0
-        self._low_ratio: float | None = None
-        self._high_ratio: float | None = None
         # Every size up to the largest of the table.
         self._listed = [self._predicted(rows) for rows in range(1, self._table[-1].rows + 1)]
         self._best_batches: dict[int, int] = {}
-        self._derive()
+        self._forget_derived()
 
     def observe(self, rows: int, seconds: float, request: Request) -> None:
         """Learn that an execution of `rows` rows in the shape of `request` took `seconds`."""
@@ -71,44 +69,55 @@ class ServiceTimes:
         self._seen += 1
         self._mean_ratio += (ratio - self._mean_ratio) * max(1 / (_PRIOR_WEIGHT + self._seen), _FORGETTING)
         self._ratios.append(ratio)
-        if self._seen >= _QUANTILE_MIN:
-            ordered = sorted(self._ratios)
-            tail = int(0.05 * len(ordered))
-            self._low_ratio, self._high_ratio = ordered[tail], ordered[-1 - tail]
-        self._derive()
+        self._forget_derived()
+
+    @property
+    def settled(self) -> bool:
+        """Whether quantiles are those of executions seen."""
+        return self._seen >= _QUANTILE_MIN
 
     def mean(self, rows: int) -> float:
         """Expected seconds of an execution of `rows` rows."""
-        if rows < len(self._means):
-            return self._means[rows]
-        return self._predicted(rows).mean_s * self._mean_ratio
+        return self._prediction(rows).mean_s * self._mean_ratio
 
     def low(self, rows: int) -> float:
         """Seconds that 95 % of executions take at the least."""
-        return self._lows[rows] if rows < len(self._lows) else self._low(self._predicted(rows))
+        return self._low(self._prediction(rows))
 
     def high(self, rows: int) -> float:
         """Seconds that 95 % of executions do not exceed."""
-        return self._highs[rows] if rows < len(self._highs) else self._high(self._predicted(rows))
-
-    def _low(self, predicted: ServiceTime) -> float:
-        if self._low_ratio is None:
-            return predicted.low_s * min(1.0, self._mean_ratio)
-        return predicted.mean_s * min(self._low_ratio, self._mean_ratio)
-
-    def _high(self, predicted: ServiceTime) -> float:
-        if self._high_ratio is None:
-            return predicted.high_s * max(1.0, self._mean_ratio)
-        return predicted.mean_s * max(self._high_ratio, self._mean_ratio)
+        return self._high(self._prediction(rows))
 
     @property
     def means(self) -> Sequence[float]:
         """Mean by rows up to the largest size predicted; index 0 is unused."""
+        if self._means is None:
+            self._means = [0.0, *(entry.mean_s * self._mean_ratio for entry in self._listed)]
         return self._means
 
     def highs(self) -> Sequence[float]:
         """95 % quantile by rows, as `means`."""
+        if self._highs is None:
+            self._highs = [0.0, *map(self._high, self._listed)]
         return self._highs
+
+    def _low(self, predicted: ServiceTime) -> float:
+        if not self.settled:
+            return predicted.low_s * min(1.0, self._mean_ratio)
+        return predicted.mean_s * min(self._quantiles()[0], self._mean_ratio)
+
+    def _high(self, predicted: ServiceTime) -> float:
+        if not self.settled:
+            return predicted.high_s * max(1.0, self._mean_ratio)
+        return predicted.mean_s * max(self._quantiles()[1], self._mean_ratio)
+
+    def _quantiles(self) -> tuple[float, float]:
+        """Of the ratios seen, 5 and 95 %."""
+        if self._tails is None:
+            ordered = sorted(self._ratios)
+            tail = int(0.05 * len(ordered))
+            self._tails = ordered[tail], ordered[-1 - tail]
+        return self._tails
 
     def best_batch(self, limit: int) -> int:
         """The batch size up to `limit` with the least time per row; the smallest of equals."""
@@ -118,10 +127,14 @@ class ServiceTimes:
             self._best_batches[limit] = best
         return best
 
-    def _derive(self) -> None:
-        self._means = [0.0, *(entry.mean_s * self._mean_ratio for entry in self._listed)]
-        self._lows = [0.0, *map(self._low, self._listed)]
-        self._highs = [0.0, *map(self._high, self._listed)]
+    def _forget_derived(self) -> None:
+        """What follows from the observations is worked out when it is asked for: not after every execution."""
+        self._means: list[float] | None = None
+        self._highs: list[float] | None = None
+        self._tails: tuple[float, float] | None = None
+
+    def _prediction(self, rows: int) -> ServiceTime:
+        return self._listed[rows - 1] if rows <= len(self._listed) else self._predicted(rows)
 
     def _predicted(self, rows: int) -> ServiceTime:
         """Interpolate linearly between the sizes of the table; beyond its ends a row costs the same."""

@@ -5,9 +5,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
+from dataplane.datatypes import led
 from dataplane.inference import Inference
+from dataplane.message import Parsed
 from dataplane.refusal import Refusal
 from protos import inference_pb2 as pb
+
+_INFER_RESPONSE = pb.ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
+_FINAL = pb.ModelStreamInferResponse(
+    infer_response=pb.ModelInferResponse(
+        parameters={"triton_final_response": pb.InferParameter(bool_param=True)}
+    )
+).SerializeToString()
 
 log = structlog.get_logger()
 
@@ -22,7 +31,7 @@ class Stream:
     def __init__(
         self,
         inference: Inference,
-        write: Callable[[pb.ModelStreamInferResponse], Awaitable[None]],
+        write: Callable[[bytes], Awaitable[None]],
         limit: int,
         clock: Callable[[], float],
     ) -> None:
@@ -59,29 +68,30 @@ class Stream:
         finally:
             self._free.release()
 
-    async def _response(self, body: bytes, received_at: float) -> pb.ModelStreamInferResponse:
-        message = None
+    async def _response(self, body: bytes, received_at: float) -> bytes:
+        parsed = None
         self._inference.announce()
         try:
-            message = self._inference.decode(body, received_at)
-            answer = await self._inference.answer(message, received_at, received_at, remaining_s=None)
-            response = pb.ModelStreamInferResponse(infer_response=answer)
+            parsed = self._inference.decode(body, received_at)
+            answer = await self._inference.answer(parsed, received_at, received_at, remaining_s=None)
         except Refusal as refusal:
-            response = _error(message, refusal.text, refusal.code.name, refusal.trailers)
+            error = _error(parsed, refusal.text, refusal.code.name, refusal.trailers)
         except Exception:
             log.exception("request of a stream failed")
-            response = _error(message, "internal error", "INTERNAL")
-        response.infer_response.parameters["triton_final_response"].bool_param = True
-        return response
+            error = _error(parsed, "internal error", "INTERNAL")
+        else:
+            # Protobuf merges what comes twice, here the answer and the parameter.
+            return b"".join((*led(_INFER_RESPONSE, answer), _FINAL))
+        return error.SerializeToString() + _FINAL
 
 
 def _error(
-    message: pb.ModelInferRequest | None, text: str, status: str, trailers: tuple[tuple[str, str], ...] = ()
+    parsed: Parsed | None, text: str, status: str, trailers: tuple[tuple[str, str], ...] = ()
 ) -> pb.ModelStreamInferResponse:
     """An error as Triton has it, and its status, which Triton's lacks."""
     response = pb.ModelStreamInferResponse(error_message=text)
     told = response.infer_response
-    told.id = message.id if message is not None else ""
+    told.id = parsed.message.id if parsed is not None else ""
     told.parameters["sponge-status"].string_param = status
     for key, value in trailers:
         if key.startswith("sponge-"):

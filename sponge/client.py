@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -72,10 +74,20 @@ class Client:
     connection would lose time that no deadline knows of.
     """
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        """`address` is host:port; without `credentials` the connections are not encrypted."""
+    def __init__(
+        self,
+        address: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        token: str | None = None,
+    ) -> None:
+        """`address` is host:port; without `credentials` (see `tls`) the connections are not encrypted.
+
+        `token` goes with every request, for a worker with `server.token_file`.
+        """
         self._address = address
         self._credentials = credentials
+        self._authorization = (("authorization", f"Bearer {token}"),) if token else ()
         self._lock = threading.Lock()
         self._channels: set[grpc.Channel] = set()
         self._idle: list[grpc.Channel] = []
@@ -107,7 +119,7 @@ class Client:
                 response = stub.ModelInfer(
                     request,
                     timeout=timeout_s + grace_s,
-                    metadata=(("sent-s", f"{time.monotonic():.6f}"),),
+                    metadata=(("sent-s", f"{time.monotonic():.6f}"), *self._authorization),
                 )
             except grpc.RpcError as error:
                 raise _inference_error(error) from error
@@ -155,6 +167,21 @@ class Client:
             channel = grpc.secure_channel(self._address, self._credentials, _CHANNEL_OPTIONS)
         self._channels.add(channel)
         return channel
+
+
+def tls(
+    ca: str | PathLike[str] | None = None,
+    certificate: str | PathLike[str] | None = None,
+    key: str | PathLike[str] | None = None,
+) -> grpc.ChannelCredentials:
+    """Credentials of PEM files.
+
+    `ca` holds who may have signed the server's certificate, None for the authorities that gRPC comes with;
+    `certificate` and `key` are the client's own, for a worker with `server.tls.client_ca`. Raises OSError.
+    """
+    return grpc.ssl_channel_credentials(
+        *(None if path is None else Path(path).read_bytes() for path in (ca, key, certificate))
+    )
 
 
 def _request(

@@ -1,6 +1,11 @@
 """Requests of the Open Inference Protocol for the models of tests.models."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -48,3 +53,12 @@ def output(response: pb.ModelInferResponse, dtype: type = np.float32) -> np.ndar
 def rows(count: int, width: int = 4) -> np.ndarray:
     """FP32 [count, width] of different numbers."""
     return np.arange(count * width, dtype=np.float32).reshape(count, width)
+
+
+def ask_triton(address: str, model: str, **options: Any) -> dict[str, Any]:
+    """What tests/triton_client.py says of a worker that serves `tests.models.scale`."""
+    script = Path(__file__).with_name("triton_client.py")
+    command = [sys.executable, script, address, model, json.dumps(options)]
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=60)
+    said: dict[str, Any] = json.loads(ran.stdout)
+    return said

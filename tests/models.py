@@ -1,5 +1,6 @@
 """Tiny ONNX models, each written to the path it is given."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -75,6 +76,43 @@ def echo(path: Path, datatype: int) -> Path:
         [helper.make_node("Identity", ["x"], ["y"])],
         inputs=[_value("x", datatype, ["N", "T"])],
         outputs=[_value("y", datatype, ["N", "T"])],
+    )
+
+
+def sequence(path: Path) -> Path:
+    """The first of the tensors that x, a sequence, is made of."""
+    return _save(
+        path,
+        [helper.make_node("SequenceAt", ["x", "first"], ["y"])],
+        inputs=[helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, None)],
+        outputs=[_value("y", TensorProto.FLOAT, ["N"])],
+        constants={"first": np.array(0, np.int64)},
+    )
+
+
+def bfloat16(path: Path) -> Path:
+    """BF16 x [N, T], FP32 w [N, T] → BF16 y [N, T] = x·w, FP32 total [N] = Σ y."""
+    return _save(
+        path,
+        [
+            helper.make_node("Cast", ["x"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "w"], ["products"]),
+            helper.make_node("Cast", ["products"], ["y"], to=TensorProto.BFLOAT16),
+            helper.make_node("ReduceSum", ["products", "axes"], ["total"], keepdims=0),
+        ],
+        inputs=[_value("x", TensorProto.BFLOAT16, ["N", "T"]), _value("w", TensorProto.FLOAT, ["N", "T"])],
+        outputs=[_value("y", TensorProto.BFLOAT16, ["N", "T"]), _value("total", TensorProto.FLOAT, ["N"])],
+        constants={"axes": np.array([1], np.int64)},
+    )
+
+
+def echoes(path: Path, datatypes: Mapping[str, int]) -> Path:
+    """Give every input back as an output named out_…; [N, T], of element types of TensorProto by name."""
+    return _save(
+        path,
+        [helper.make_node("Identity", [name], [f"out_{name}"]) for name in datatypes],
+        inputs=[_value(name, datatype, ["N", "T"]) for name, datatype in datatypes.items()],
+        outputs=[_value(f"out_{name}", datatype, ["N", "T"]) for name, datatype in datatypes.items()],
     )
 
 

@@ -169,12 +169,18 @@ class Worker:
 
 @contextmanager
 def worker(
-    directory: Path, model: Path, *, serving: bool = True, group: Cgroup | None = None, **sections: Any
+    directory: Path,
+    model: Path,
+    *,
+    serving: bool = True,
+    group: Cgroup | None = None,
+    credentials: grpc.ChannelCredentials | None = None,
+    **sections: Any,
 ) -> Iterator[Worker]:
     """Run a data plane for `model` on free ports until the block ends.
 
     `sections` are those of worker.toml; a service without an SLO promises ten seconds. Waits until it serves,
-    or with serving=False only until it listens.
+    or with serving=False only until it listens. One whose port speaks TLS is asked with `credentials`.
     """
     config = {
         **sections,
@@ -191,13 +197,18 @@ def worker(
         addresses = process.wait_for("listening")
         started = Worker(process, addresses["listen"], addresses["metrics_listen"])
         if serving:
-            wait_serving(started.address)
+            wait_serving(started.address, credentials=credentials)
         yield started
 
 
-def wait_serving(address: str, service: str = "") -> None:
+def connect(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel, encrypted with `credentials`."""
+    return grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
+
+
+def wait_serving(address: str, service: str = "", credentials: grpc.ChannelCredentials | None = None) -> None:
     """Watch grpc.health.v1 until it says SERVING."""
-    with grpc.insecure_channel(address) as channel:
+    with connect(address, credentials) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE_S, wait_for_ready=True
         )

@@ -40,6 +40,15 @@ class TestStart:
             ({"engine": {"instances": 9}}, "engine.instances: expected at most engine.max_instances = 8"),
             ({"server": {"listen": "nonsense"}}, "server.listen: expected host:port, free to listen on"),
             ({"server": {"metrics_listen": "8002"}}, "server.metrics_listen: expected host:port"),
+            ({"server": {"token_file": "absent"}}, "server.token_file: expected a file, "),
+            (
+                {"server": {"tls": {"certificate": "tls.crt"}}},
+                "server.tls: Object missing required field `key`",
+            ),
+            (
+                {"server": {"tls": {"certificate": "absent", "key": "absent"}}},
+                "server.tls.certificate: expected a file, ",
+            ),
             ({"log_level": "loud"}, "log_level: "),
         ],
     )

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
+from dataplane.codec import Codec
 from dataplane.engine import Engine, ModelError
 from dataplane.execution import EngineError, Runs
+from dataplane.message import parse
 from dataplane.tensors import TensorSpec
+from protos import inference_pb2 as pb
 from tests import models
 
 
@@ -55,8 +58,8 @@ class TestLoading:
         assert "\n" not in str(caught.value)
 
     def test_datatype_that_cannot_be_served(self, path):
-        with pytest.raises(ModelError, match=r"x is a tensor\(bfloat16\), which cannot be served"):
-            Engine(models.echo(path, TensorProto.BFLOAT16), "m", "1")
+        with pytest.raises(ModelError, match=r"x is a seq\(tensor\(float\)\), which cannot be served"):
+            Engine(models.sequence(path), "m", "1")
 
     def test_warmup_shapes_name_the_key_that_is_wrong(self, path):
         models.sum_image(path)
@@ -119,6 +122,30 @@ class TestRun:
         assert (first["score"].tolist(), first["sign"].tolist()) == ([-1], ["-"])
         assert (second["score"].tolist(), second["sign"].tolist()) == ([3], ["+"])
 
+    def test_requests_of_one_batch_may_want_different_outputs(self, path):
+        engine = Engine(models.two_inputs(path), "pair", "1")
+        codec = Codec(engine.signature, max_rows=8)
+
+        def asked(*outputs):
+            request = pb.ModelInferRequest(
+                inputs=[
+                    {"name": "ids", "datatype": "INT64", "shape": [1, 2]},
+                    {"name": "weights", "datatype": "FP32", "shape": [1, 2]},
+                ],
+                outputs=[{"name": name} for name in outputs],
+                raw_input_contents=[np.int64([1, 2]).tobytes(), np.float32([1, -1]).tobytes()],
+            )
+            return codec.decode(parse(request.SerializeToString(), 1000))
+
+        batch = [asked("score"), asked("sign"), asked("sign", "score"), asked()]
+        assert len({each.shape_key for each in batch}) == 1
+        executed = engine.run(1, [each.inputs for each in batch])
+        told = [
+            [output.name for output in pb.ModelInferResponse.FromString(codec.encode(outputs, each)).outputs]
+            for outputs, each in zip(executed.outputs, batch, strict=True)
+        ]
+        assert told == [["score"], ["sign"], ["sign", "score"], ["score", "sign"]]
+
     def test_takes_read_only_views(self, path):
         engine = Engine(models.sum_image(path), "sum", "1")
         image = np.frombuffer(bytes(range(12)), np.uint8).reshape(1, 2, 2, 3)
@@ -138,6 +165,60 @@ class TestRun:
         engine = Engine(path, "m", "1")
         with pytest.raises(EngineError, match=r"output y has shape \(6, 1\) for 2 rows"):
             engine.run(1, [{"x": np.zeros((2, 3), np.float32)}])
+
+
+class TestBfloat16:
+    """Elements are the bits: 1 is 0x3f80, 2 is 0x4000, −3 is 0xc040."""
+
+    def test_joins_and_splits_by_rows(self, path):
+        engine = Engine(models.bfloat16(path), "m", "1")
+        assert [(spec.name, spec.datatype) for spec in engine.signature.inputs] == [
+            ("x", "BF16"),
+            ("w", "FP32"),
+        ]
+        assert engine.signature.batched
+        one = {"x": np.uint16([[0x3F80, 0x4000]]), "w": np.float32([[1, 1]])}
+        two = {"x": np.uint16([[0xC040, 0], [0x3F80, 0x3F80]]), "w": np.float32([[1, 1], [2, -3]])}
+        first, second = engine.run(1, [one, two]).outputs
+        assert (first["y"].dtype, first["y"].tolist()) == (np.uint16, [[0x3F80, 0x4000]])
+        assert second["y"].tolist() == [[0xC040, 0], [0x4000, 0xC040]]
+        assert (first["total"].tolist(), second["total"].tolist()) == ([3], [-3, -1])
+
+    def test_takes_views(self, path):
+        engine = Engine(models.bfloat16(path), "m", "1")
+        read_only = np.frombuffer(b"\x80\x3f\x00\x40", "<u2").reshape(1, 2)
+        strided = np.uint16([[0x3F80, 0], [0x4000, 0]])[:, 0].reshape(1, 2)
+        for x in (read_only, strided):
+            outputs = engine.run(1, [{"x": x, "w": np.float32([[1, 1]])}]).outputs[0]
+            assert outputs["y"].tolist() == [[0x3F80, 0x4000]]
+
+    def test_outputs_outlive_later_executions(self, path):
+        engine = Engine(models.bfloat16(path), "m", "1")
+        w = np.ones((1, 1000), np.float32)
+        kept = [
+            engine.run(1, [{"x": np.full((1, 1000), value, np.uint16), "w": w}]).outputs[0]
+            for value in range(0x3F00, 0x4000)
+        ]
+        for value, outputs in zip(range(0x3F00, 0x4000), kept, strict=True):
+            assert (outputs["y"] == value).all()
+            assert (outputs["total"] == outputs["total"][0]).all()
+
+    def test_is_warmed_like_any_other(self, path):
+        engine = Engine(models.bfloat16(path), "m", "1", {"x": [4], "w": [4]})
+        assert [timing.rows for timing in engine.prepare(2, [1, 8])] == [1, 8]
+
+    def test_errors_of_the_runtime_are_engine_errors(self, path):
+        engine = Engine(models.bfloat16(path), "m", "1")
+        apart = {"x": np.zeros((1, 2), np.uint16), "w": np.zeros((1, 3), np.float32)}
+        with pytest.raises(EngineError, match="execution of 1 rows failed"):
+            engine.run(1, [apart])
+
+    def test_beside_strings_it_is_refused(self, path):
+        models.echoes(path, {"x": TensorProto.BFLOAT16, "s": TensorProto.STRING})
+        with pytest.raises(
+            ModelError, match=r"tensor\(string\) among the inputs of a model with tensor\(bfloat16\)"
+        ):
+            Engine(path, "m", "1")
 
 
 class TestRungs:

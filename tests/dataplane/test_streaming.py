@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 
+from dataplane.message import Parsed
 from dataplane.refusal import Refusal
 from dataplane.streaming import Stream
 from protos import inference_pb2 as pb
@@ -26,9 +27,10 @@ class FakeInference:
     def decode(self, body, received_at):
         if body == b"garbage":
             raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "request: expected a ModelInferRequest")
-        return pb.ModelInferRequest(id=body.decode())
+        return Parsed(pb.ModelInferRequest(id=body.decode()), [])
 
-    async def answer(self, message, received_at, complete_at, remaining_s):
+    async def answer(self, parsed, received_at, complete_at, remaining_s):
+        message = parsed.message
         assert (received_at, complete_at, remaining_s) == (7.0, 7.0, None)
         try:
             await self._turn(message.id).wait()
@@ -40,7 +42,7 @@ class FakeInference:
             raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "no answer in time", trailers)
         if message.id.startswith("bug"):
             raise ZeroDivisionError("of ours")
-        return pb.ModelInferResponse(id=message.id, model_name="m")
+        return pb.ModelInferResponse(id=message.id, model_name="m").SerializeToString()
 
     def let(self, *ids):
         for each in ids:
@@ -81,7 +83,7 @@ class Client:
 
     async def write(self, response):
         await self.takes.wait()
-        self.taken.append(response)
+        self.taken.append(pb.ModelStreamInferResponse.FromString(response))
 
     @property
     def ids(self):

@@ -1,0 +1,78 @@
+"""TLS of a port, mutual if wanted, from files that are read anew when they change."""
+
+import ssl
+from pathlib import Path
+from typing import Self
+
+import grpc
+import msgspec
+
+from core.config import Section
+from core.files import FileError, Reloaded, contents
+
+
+class Tls(Section, frozen=True, kw_only=True):
+    """PEM files, read anew when they change: connections made from then on go by the new ones."""
+
+    certificate: str  # RSA or ECDSA, with those between it and its authority
+    key: str  # without a passphrase
+    # Clients have to show a certificate that one of these has signed, probes as well; "" asks for none.
+    client_ca: str = ""
+
+    def within(self, folder: Path) -> Self:
+        """The same, with paths that are relative taken as of `folder`."""
+        return msgspec.structs.replace(
+            self,
+            certificate=str(folder / self.certificate),
+            key=str(folder / self.key),
+            client_ca=str(folder / self.client_ca) if self.client_ca else "",
+        )
+
+
+def credentials(tls: Tls) -> grpc.ServerCredentials:
+    """What a port is opened with; raises FileError that names the key."""
+    paths = [Path(name) for name in (tls.certificate, tls.key, tls.client_ca) if name]
+    files = Reloaded(lambda: _read(tls), *paths)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        """For each new connection; gRPC takes None for no change."""
+        return files.value if files.reload() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        files.value,
+        changed,  # type: ignore[arg-type]  # the stub knows no None
+        require_client_authentication=bool(tls.client_ca),
+    )
+
+
+def _read(tls: Tls) -> grpc.ServerCertificateConfiguration:
+    """What the files hold, once it is known to fit together: gRPC would only say that it cannot listen."""
+    certificate = _certificates("certificate", tls.certificate)
+    key = contents("server.tls.key", Path(tls.key))
+    client_ca = _certificates("client_ca", tls.client_ca) if tls.client_ca else None
+    try:
+        # Without a passphrase of its own, OpenSSL would ask for one at the terminal.
+        _context().load_cert_chain(tls.certificate, tls.key, password="")
+    except OSError as error:
+        raise FileError(
+            "server.tls.key: expected the private key of server.tls.certificate, in PEM and without a passphrase;"
+            f" {tls.key} is not: {_reason(error)}"
+        ) from error
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
+
+
+def _certificates(key: str, name: str) -> bytes:
+    data = contents(f"server.tls.{key}", Path(name))
+    try:
+        _context().load_verify_locations(cadata=data.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        raise FileError(f"server.tls.{key}: expected certificates in PEM, {name} holds none") from error
+    return data
+
+
+def _context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+
+def _reason(error: OSError) -> str:
+    return (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or "not PEM"
