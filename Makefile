@@ -7,10 +7,11 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 # ONNX Runtime's wheels since 1.29 report to Microsoft unless told not to before they load.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help venv demo test lint images up down
+.PHONY: help venv demo bench-serving test lint images up down
 
 help:
 	@echo 'make demo    serve two models to clients with deadlines on this machine, and report; two minutes'
+	@echo 'make bench-serving  Sponge beside other servers, each installed below .bench; twenty-five minutes'
 	@echo 'make test    all tests; those of the containers only where a Docker engine answers'
 	@echo 'make lint    ruff, mypy, import-linter'
 	@echo 'make images  the container images'
@@ -30,6 +31,9 @@ venv: .venv/installed
 
 demo: venv
 	.venv/bin/sponge demo $(ARGS)
+
+bench-serving: venv
+	.venv/bin/python -m evaluation.serving $(ARGS)
 
 test: venv
 	.venv/bin/pytest $(ARGS)

@@ -43,6 +43,7 @@ class Embedded:
         self._control = control
         self._processes: list[Process] = []
         self._groups: list[Cgroup] = []
+        self._workers: dict[str, Process] = {}
         self._stack = contextlib.AsyncExitStack()
         self.kind, self._parent = actuator_kind()
         self.control_address = f"127.0.0.1:{free_port()}"
@@ -52,6 +53,10 @@ class Embedded:
     def pids(self) -> Mapping[str, Sequence[int]]:
         """The control plane's."""
         return {"control plane": [self._processes[0].process.pid]}
+
+    def worker(self, service: str) -> Process:
+        """The process of a service's worker."""
+        return self._workers[service]
 
     async def __aenter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -98,6 +103,7 @@ class Embedded:
             address = self.addresses[spec.service]
             config.write_text(fleet.worker_toml(spec, spec.model, address, self.control_address))
             process = await self._spawn(spec.service, spec.module, spec.arguments, config, group)
+            self._workers[spec.service] = process
             started.append((address, process))
         for address, process in started:
             await process.serving(address)

@@ -17,6 +17,7 @@ from evaluation.serving.recipes import Dialect
 from evaluation.serving.subjects import Array, Payload
 from protos import inference_pb2
 
+_HEADERS = {"Content-Type": "application/octet-stream"}
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # else all channels of the process share one connection
@@ -98,7 +99,9 @@ class _Http:
     async def infer(self, payload: Payload, timeout_s: float) -> bytes:
         try:
             timeout = aiohttp.ClientTimeout(total=timeout_s)
-            async with self.session.post(self.url, data=payload.body, timeout=timeout) as response:
+            async with self.session.post(
+                self.url, data=payload.body, headers=_HEADERS, timeout=timeout
+            ) as response:
                 body = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unanswered(type(error).__name__, str(error)) from error

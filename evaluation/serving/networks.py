@@ -47,8 +47,10 @@ def minilm() -> onnx.ModelProto:
     which is scaled as a whole.
     """
     with tempfile.TemporaryDirectory(prefix="sponge-minilm-") as folder:
-        real, quantised = Path(folder) / "real.onnx", Path(folder) / "int8.onnx"
-        onnx.save(_minilm(), real)
+        quantised = Path(folder) / "int8.onnx"
+        real = onnx.shape_inference.infer_shapes(_minilm())
+        # Says that shapes are inferred, which is advised; fusing is left to the session.
+        helper.set_model_props(real, {"onnx.quant.pre_process": "onnxruntime.quant"})
         quantize_dynamic(real, quantised, weight_type=QuantType.QInt8)
         return onnx.load(quantised)
 
@@ -62,10 +64,8 @@ def _minilm() -> onnx.ModelProto:
     away = graph.add("Mul", graph.add("Sub", mask, graph.real(1)), graph.real(1e4))
     away = graph.add("Unsqueeze", away, graph.integers(1, 2))
     length = graph.add("Slice", graph.add("Shape", "tokens"), graph.integers(1), graph.integers(2))
-    positions = graph.add(
-        "Slice", graph.weight(_POSITIONS, HIDDEN), graph.integers(0), length, graph.integers(0)
-    )
-    words = graph.add("Gather", graph.weight(VOCABULARY, HIDDEN), "tokens")
+    positions = graph.add("Slice", graph.table(_POSITIONS, 0.2), graph.integers(0), length, graph.integers(0))
+    words = graph.add("Gather", graph.table(VOCABULARY, 1.0), "tokens")
     state = graph.normalised(graph.add("Add", words, positions))
     for _ in range(_LAYERS):
         state = graph.normalised(graph.add("Add", graph.attention(state, away), state))
@@ -92,10 +92,14 @@ class _Graph:
         self._nodes.append(helper.make_node(operator, inputs, [output], **attributes))
         return output
 
-    def weight(self, *shape: int) -> str:
+    def weight(self, inner: int, outer: int) -> str:
         """Random, of the size that keeps activations of order 1 (He et al., ICCV 2015)."""
-        values = self._rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / shape[0]))
-        return self._constant(values)
+        values = self._rng.standard_normal((inner, outer), np.float32)
+        return self._constant(values * np.float32(np.sqrt(2 / inner)))
+
+    def table(self, rows: int, deviation: float) -> str:
+        """A random vector for each row."""
+        return self._constant(self._rng.standard_normal((rows, HIDDEN), np.float32) * np.float32(deviation))
 
     def integers(self, *values: int) -> str:
         return self._constant(np.array(values, np.int64))

@@ -1,6 +1,7 @@
 """Loads that servers are put under, and what was seen of one within a window. Pure."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,3 +75,18 @@ def arrivals(load: Open, seconds: float) -> list[float]:
     times = np.cumsum(rng.exponential(1 / load.rate, count))
     found: list[float] = times[times < seconds].tolist()
     return found
+
+
+def merged(samples: Sequence[Sample]) -> Sample:
+    """All windows as one; the worst lag of them."""
+    return Sample(
+        seconds=sum(sample.seconds for sample in samples),
+        offered=sum(sample.offered for sample in samples),
+        latencies_s=tuple(latency for sample in samples for latency in sample.latencies_s),
+        in_time=sum(sample.in_time for sample in samples),
+        wrong=sum(sample.wrong for sample in samples),
+        unanswered=sum(sample.unanswered for sample in samples),
+        cpu_s=sum(sample.cpu_s for sample in samples),
+        client_cpu_s=sum(sample.client_cpu_s for sample in samples),
+        lag_s=max((sample.lag_s for sample in samples), default=0.0),
+    )

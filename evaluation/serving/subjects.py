@@ -16,7 +16,7 @@ from protos import inference_pb2
 
 Array = npt.NDArray[Any]
 
-MLP, MINILM, RESNET50, BULK = "mlp", "minilm", "resnet50", "bulk"
+NAMES = RESNET50, MINILM, MLP, BULK = ("resnet50", "minilm", "mlp", "bulk")
 
 _DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 _PAYLOADS = 16
@@ -91,11 +91,11 @@ def _request(model: str, tensor: str, rows: Array) -> bytes:
     return request.SerializeToString()
 
 
-def _close(expected: Array, answer: Array) -> bool:
+def close(expected: Array, answer: Array) -> bool:
     return bool(np.allclose(answer, expected, rtol=1e-3, atol=1e-4))
 
 
-def _alike(expected: Array, answer: Array) -> bool:
+def alike(expected: Array, answer: Array) -> bool:
     """Of unit vectors, which int8 moves a little with the batch that they were computed in."""
     return float(np.vdot(expected, answer)) >= 0.98
 
@@ -106,10 +106,10 @@ def _picture(rng: np.random.Generator) -> Array:
 
 
 _MADE = {
-    MLP: _Made(networks.mlp, lambda rng: rng.standard_normal(networks.MLP_SIZES[0], np.float32), 32, _close),
+    MLP: _Made(networks.mlp, lambda rng: rng.standard_normal(networks.MLP_SIZES[0], np.float32), 32, close),
     MINILM: _Made(
-        networks.minilm, lambda rng: rng.integers(1, networks.VOCABULARY, networks.TOKENS), 32, _alike
+        networks.minilm, lambda rng: rng.integers(1, networks.VOCABULARY, networks.TOKENS), 32, alike
     ),
     RESNET50: _Made(partial(models.network, models.Vision.RESNET50), _picture, 1, models.same_probabilities),
-    BULK: _Made(networks.bulk, lambda rng: rng.integers(0, 256, networks.BULK_BYTES, np.uint8), 1, _close),
+    BULK: _Made(networks.bulk, lambda rng: rng.integers(0, 256, networks.BULK_BYTES, np.uint8), 1, close),
 }
