@@ -7,12 +7,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 # ONNX Runtime's wheels since 1.29 report to Microsoft unless told not to before they load.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help venv demo bench-serving test lint images up down
+.PHONY: help venv demo bench-serving fuzz test lint images up down
 
 help:
 	@echo 'make demo    serve two models to clients with deadlines on this machine, and report; two minutes'
 	@echo 'make bench-serving  Sponge beside other servers, each installed below .bench; twenty-five minutes'
 	@echo 'make test    all tests; those of the containers only where a Docker engine answers'
+	@echo 'make fuzz    a million bad requests to the decoder, and twenty thousand bad calls to a worker; ten minutes'
 	@echo 'make lint    ruff, mypy, import-linter'
 	@echo 'make images  the container images'
 	@echo 'make up      the control plane and two workers in containers; make down stops them'
@@ -37,6 +38,9 @@ bench-serving: venv
 
 test: venv
 	.venv/bin/pytest $(ARGS)
+
+fuzz: venv
+	.venv/bin/python -m tests.fuzz $(ARGS)
 
 lint: venv
 	.venv/bin/ruff check .

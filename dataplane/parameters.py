@@ -9,7 +9,7 @@ from dataplane.request import Completion, Request
 from dataplane.tensors import InvalidRequest
 from protos import inference_pb2 as pb
 
-# Clients may state any deadline; in microseconds it has to fit 64 bits.
+# Clients may state any duration, and some state the largest number there is: those beyond 30 years are all one.
 _LONG_S = 1e9
 
 
@@ -32,8 +32,8 @@ def stated(message: pb.ModelInferRequest, remaining_s: float | None) -> tuple[St
         budgets_ms.append(timeout_us / 1000)
     time_stated = Stated(
         remaining_s=remaining_s,
-        budget_s=min(budgets_ms) / 1000 if budgets_ms else None,
-        grace_s=grace_ms / 1000,
+        budget_s=_seconds(min(budgets_ms)) if budgets_ms else None,
+        grace_s=_seconds(grace_ms),
     )
     return time_stated, int(_number(parameters, "priority") or 0)
 
@@ -51,6 +51,10 @@ def spent(request: Request, complete_at: float, completion: Completion) -> dict[
         "remaining_us": _us(request.deadline_at - completion.finished_at),
         "batch_rows": completion.batch_rows,
     }
+
+
+def _seconds(ms: float) -> float:
+    return max(-_LONG_S, min(ms / 1000, _LONG_S))
 
 
 def _us(seconds: float) -> int:

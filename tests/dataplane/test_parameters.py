@@ -49,3 +49,9 @@ def test_what_is_no_number_is_named(name, value):
 def test_grace_cannot_be_negative():
     with pytest.raises(InvalidRequest, match=r"^parameters\.grace_ms: expected a duration of at least 0$"):
         stated(grace_ms=-1)
+
+
+def test_durations_beyond_all_numbers_stay_numbers():
+    age_of_all = {"slo_ms": -1.7e308, "sent_unix_ms": -1.7e308}
+    assert stated(**age_of_all)[0] == Stated(budget_s=-1e9)
+    assert stated(slo_ms=1.7e308, grace_ms=1.7e308)[0] == Stated(budget_s=1e9, grace_s=1e9)
