@@ -2,7 +2,9 @@
 
 import enum
 from dataclasses import dataclass
+from typing import Self
 
+from dataplane.execution import Runs
 from dataplane.tensors import ModelSignature
 
 
@@ -15,6 +17,7 @@ class State(enum.Enum):
 
     LOADING = "the model is still loading"
     SERVING = "serving"
+    UNLOADED = "the model is unloaded"
     DRAINING = "the server is draining"
 
 
@@ -31,6 +34,11 @@ class Model:
     digest: str
     max_rows: int
 
+    @classmethod
+    def of(cls, engine: Runs, generation: int, max_batch: int) -> Self:
+        """What `engine` has loaded; batches have `max_batch` rows at most, where it knows any."""
+        return cls(generation, engine.signature, engine.digest, max_batch if engine.signature.batched else 1)
+
     def check(self, name: str, version: str) -> None:
         """Raises UnknownModel unless this is what a client means; an empty version is any."""
         if name != self.signature.name:
@@ -41,7 +49,7 @@ class Model:
 
 @dataclass(slots=True)
 class Served:
-    """What is served, read anew by each request."""
+    """What is served, read anew by each request; `model` is the last one while none is loaded."""
 
     model: Model
     state: State = State.LOADING

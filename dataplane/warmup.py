@@ -7,6 +7,8 @@ import numpy as np
 from dataplane.execution import ModelError
 from dataplane.tensors import Array, TensorSpec
 
+UNFIT = "its inputs are not those of model.warmup_shapes"
+
 
 class Warmup:
     """Zeros in the shape of a model's inputs.
@@ -23,7 +25,7 @@ class Warmup:
         if unknown:
             expected = ", ".join(spec.name for spec in inputs)
             raise ModelError(
-                f"model.warmup_shapes.{min(unknown)}: expected an input of the model: {expected}"
+                f"model.warmup_shapes.{min(unknown)}: expected an input of the model: {expected}", UNFIT
             )
         self._rows = {spec.name: _row(spec, shapes.get(spec.name)) for spec in inputs}
 
@@ -57,5 +59,5 @@ def _row(spec: TensorSpec, given: Sequence[int] | None) -> tuple[int, ...]:
         size not in (None, chosen) for size, chosen in zip(declared, row, strict=True)
     ):
         expected = ", ".join("any" if size is None else str(size) for size in declared)
-        raise ModelError(f"model.warmup_shapes.{spec.name}: expected [{expected}], found {list(row)}")
+        raise ModelError(f"model.warmup_shapes.{spec.name}: expected [{expected}], found {list(row)}", UNFIT)
     return row

@@ -8,7 +8,16 @@ _sequence = count()
 
 
 def request(
-    deadline_at, *, rows=1, shape="a", grace_s=0.0, priority=0, arrived_at=0.0, queued_at=None, rank_at=None
+    deadline_at,
+    *,
+    rows=1,
+    shape="a",
+    grace_s=0.0,
+    priority=0,
+    arrived_at=0.0,
+    queued_at=None,
+    rank_at=None,
+    generation=0,
 ):
     """A request without inputs, later in sequence than any before."""
     return Request(
@@ -21,4 +30,5 @@ def request(
         expires_at=deadline_at + grace_s,
         rank_at=deadline_at if rank_at is None else rank_at,
         priority=priority,
+        generation=generation,
     )
