@@ -105,6 +105,10 @@ class Edge:
         """Say that everything serves."""
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
+    async def pause(self) -> None:
+        """Say that nothing serves for now."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
     async def refuse(self) -> None:
         """Say that nothing serves any more, for good."""
         await self._health.enter_graceful_shutdown()

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from core import logs
 from core.config import ConfigError
 from core.edge import Edge, ListenError
 from dataplane import config as configuration
-from dataplane import resources, server
+from dataplane import resources, server, versions
 from dataplane.agent import Agent
 from dataplane.batcher import Batcher, Shape
 from dataplane.config import Config
@@ -26,19 +27,18 @@ from dataplane.engine import Engine
 from dataplane.execution import EngineError, ModelError
 from dataplane.inference import Inference
 from dataplane.metrics import Metrics, StateCollector
-from dataplane.served import Model, Served, State
+from dataplane.repository import Repository
+from dataplane.served import Model, Served
 from dataplane.server import InferenceServer
 from dataplane.servicetime import ServiceTime, ServiceTimes
 from dataplane.statistics import Statistics
 from dataplane.telemetry import Telemetry
 from dataplane.uplink import Uplink
+from dataplane.versions import Version
 from dataplane.worker import Observer, Worker
 
 # Until the engine is warm; nothing is served before that.
 _UNKNOWN = ServiceTime(rows=1, mean_s=0.1, low_s=0.1, high_s=0.1)
-
-# The model that is there from the start; see served.Model.
-_FIRST = 0
 
 log = structlog.get_logger()
 
@@ -54,14 +54,33 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
     metrics = Metrics(registry)
     telemetry = Telemetry(clock(), resources.read(cgroup))
     statistics = Statistics()
-    statistics.begin(_FIRST)
+    served = Served(Model.of(engine, generation=0, max_batch=config.engine.max_batch))
+    statistics.begin(served.model.generation)
     observers: tuple[Observer, ...] = (telemetry, metrics, statistics, *watching)
     patience_s = config.service.patience_ms / 1000 if config.control.address else 0.0
     batcher = Batcher(_shape(config, engine), ServiceTimes([_UNKNOWN]), config.server.max_queue, patience_s)
     registry.register(StateCollector(batcher, lambda: resources.read(cgroup), clock))
     worker = Worker(engine, batcher, observers, clock, time.process_time, config.engine.max_instances)
-    agent = Agent(config, worker, engine, telemetry, cgroup, clock)
-    served = Served(Model(_FIRST, engine.signature, engine.digest, agent.max_batch))
+    agent = Agent(config, worker, served, telemetry, cgroup, clock)
+    edge = Edge(
+        [server.SERVICE],
+        [config.model.name],
+        config.server.max_message_mib << 20,
+        tls=config.server.tls,
+        token_file=config.server.token_file,
+        unauthenticated=metrics.unauthenticated,
+    )
+    repository = Repository(
+        Path(config.model.path),
+        config.model.version,
+        served,
+        worker,
+        agent,
+        statistics,
+        config.engine.max_batch,
+        functools.partial(_load, config),
+        lambda serving: edge.serve() if serving else edge.pause(),
+    )
     servicer = InferenceServer(
         Inference(
             worker,
@@ -73,18 +92,11 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
             clock,
         ),
         served,
+        repository,
         statistics,
         metrics,
-        config.server.max_stream_requests,
+        config.server,
         clock,
-    )
-    edge = Edge(
-        [server.SERVICE],
-        [config.model.name],
-        config.server.max_message_mib << 20,
-        tls=config.server.tls,
-        token_file=config.server.token_file,
-        unauthenticated=metrics.unauthenticated,
     )
     server.add_to(edge.server, servicer)
 
@@ -95,10 +107,7 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
         addresses = await edge.listen(config.server.listen, config.server.metrics_listen, registry)
         log.info("listening", **addresses)
         async with _attached(config, worker, agent):
-            if await _unless(stop, agent.warm_up()):
-                served.state = State.SERVING
-                await edge.serve()
-                log.info("serving", model=config.model.name, digest=engine.digest[:12])
+            if await _unless(stop, repository.start(engine)):
                 await stop.wait()
             log.info("draining", waiting=len(batcher), running=len(batcher.running))
             servicer.drain()
@@ -118,6 +127,7 @@ async def _attached(config: Config, worker: Worker, agent: Agent) -> AsyncIterat
     uplink = Uplink(config.control.address, agent, config.control.report_interval_ms / 1000, time.monotonic)
     worker.on_distress = uplink.distress
     worker.on_acknowledged = uplink.acknowledge
+    agent.on_renewed = uplink.renew
     running = asyncio.create_task(uplink.run())
     try:
         yield
@@ -136,6 +146,17 @@ async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> boo
         return False
     working.result()
     return True
+
+
+def _load(config: Config, version: Version) -> Engine:
+    """Raises ModelError."""
+    return Engine(
+        version.file,
+        config.model.name,
+        version.name,
+        config.model.warmup_shapes,
+        keep_copy=config.server.allow_repository_control,
+    )
 
 
 def _shape(config: Config, engine: Engine) -> Shape:
@@ -159,9 +180,7 @@ def run(path: Path, watching: Sequence[Observer] = ()) -> int:
     try:
         config = configuration.read(path)
         logs.configure(config.log_level)
-        engine = Engine(
-            Path(config.model.path), config.model.name, config.model.version, config.model.warmup_shapes
-        )
+        engine = _load(config, versions.newest(Path(config.model.path), config.model.version))
         # A turn of its loop costs a third of one of asyncio's own, and a call takes some ten.
         uvloop.run(serve(config, engine, watching))
     except ListenError as error:

@@ -7,6 +7,7 @@ import socket
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -16,11 +17,12 @@ from core.cgroup import Cgroup
 from dataplane import resources
 from dataplane.batcher import Shape
 from dataplane.config import Config
-from dataplane.execution import EngineError, Runs, Timing
+from dataplane.execution import EngineError, Timing
 from dataplane.request import ExecutionRecord
+from dataplane.served import Served
 from dataplane.servicetime import ServiceTime
 from dataplane.telemetry import Telemetry, version
-from dataplane.worker import Worker, warm_batches
+from dataplane.worker import Worker
 from protos import control_pb2
 
 # What a service time is taken to be at the least and at the most before any of it was seen.
@@ -36,41 +38,45 @@ class Agent:
         self,
         config: Config,
         worker: Worker,
-        engine: Runs,
+        served: Served,
         telemetry: Telemetry,
         cgroup: Cgroup | None,
         clock: Callable[[], float],
     ) -> None:
         self._config = config
         self._worker = worker
-        self._engine = engine
+        self._served = served
         self._telemetry = telemetry
         self._cgroup = cgroup
         self._clock = clock
         self._worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._directed_millicores = 0
         self._quota_millicores = resources.read(cgroup).quota_millicores
+        self._batched = served.model.signature.batched
         self._warm = asyncio.Event()
+        self.on_renewed: Callable[[], None] = lambda: None
 
-    @property
-    def max_batch(self) -> int:
-        """Most rows that an execution of this model may ever have."""
-        return self._config.engine.max_batch if self._engine.signature.batched else 1
+    def adopt(self, timings: Sequence[Timing]) -> None:
+        """The model that is served is loaded from now on, or has become another, and takes so long.
 
-    async def warm_up(self) -> None:
-        """Run every batch size once, so that the first requests find it fast and its time known.
-
-        Raises EngineError.
+        The control plane then learns of it as of a worker that comes back: latencies are known by model.
         """
         batcher = self._worker.batcher
-        timings = await self._worker.prepare(batcher.shape.threads, warm_batches(self.max_batch))
+        batched, self._batched = self._batched, self._served.model.signature.batched
+        if batched != self._batched:
+            max_batch = self._config.engine.batch if self._batched else 1
+            batcher.reshape(replace(batcher.shape, max_batch=max_batch))
         batcher.times.adopt(_service_times(timings))
         batcher.times.costs.expect(_costs(timings))
+        self._telemetry.disturb()
         for timing in timings:
             self._telemetry.executed(
                 ExecutionRecord(timing.rows, timing.threads, timing.wall_s, timing.cpu_s, 1.0, mixed=False)
             )
-        self._warm.set()
+        if not self._warm.is_set():
+            self._warm.set()
+            return
+        self.on_renewed()
 
     def hello(self) -> control_pb2.Hello:
         """Who this is, and what is in force; samples begin here."""
@@ -83,11 +89,11 @@ class Agent:
             container_id=socket.gethostname() if Path("/.dockerenv").exists() else "",
             cgroup_path=str(self._cgroup.cpu) if self._cgroup is not None else "",
             pid=os.getpid(),
-            model_digest=self._engine.digest,
+            model_digest=self._served.model.digest,
             model_name=config.model.name,
             max_instances=config.engine.max_instances,
             max_threads=config.engine.max_threads,
-            max_batch=self.max_batch,
+            max_batch=self._served.model.max_rows,
             slo_ms=config.service.slo_ms,
             applied=version(self._worker.batcher.shape.version),
             allocation=self._allocation(read.quota_millicores),
@@ -141,7 +147,7 @@ class Agent:
         for name, value, maximum in (
             ("instances", shape.instances, engine.max_instances),
             ("threads", shape.threads, engine.max_threads),
-            ("max_batch", shape.max_batch, self.max_batch),
+            ("max_batch", shape.max_batch, self._served.model.max_rows),
         ):
             if not 1 <= value <= maximum:
                 return f"{name}: expected 1 to {maximum}, got {value}"

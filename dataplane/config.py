@@ -19,9 +19,10 @@ NonNegativeMs = Annotated[float, Meta(ge=0)]
 class Model(Section, frozen=True, kw_only=True):
     """The model this worker serves."""
 
+    # An ONNX file, or a directory of versions, <number>/model.onnx, of which the highest is served.
     path: str
-    name: str = ""  # default: the file's stem
-    version: str = "1"
+    name: str = ""  # default: the file's stem, or the directory's name
+    version: str = ""  # of a file, default "1"; versions of a directory are named by it
     # Sizes of one row of inputs with free dimensions, to warm up with: {"image": [224, 224, 3]}. Or a list of such
     # tables, where rows differ: [{"ids": [32]}, {"ids": [128]}]. Each is warmed and timed in every batch size.
     warmup_shapes: dict[str, list[Positive]] | list[dict[str, list[Positive]]] = {}
@@ -56,6 +57,9 @@ class Server(Section, frozen=True, kw_only=True):
     # Of that, besides raw contents: parsing takes time, and up to 20 times the memory.
     max_typed_mib: Positive = 4
     max_queue: Positive = 1024  # requests
+    # Whether clients may have the model loaded anew and unloaded (RepositoryModelLoad, RepositoryModelUnload). A copy
+    # of its file is kept then, so that what is served does not depend on what becomes of that.
+    allow_repository_control: bool = False
     max_stream_requests: Positive = 64  # read from one stream and not yet answered
     drain_s: PositiveMs = 10.0
     # Every call but those of health then needs `authorization: Bearer` and one of the tokens of this file, one a line,
@@ -108,13 +112,20 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     ):
         if getattr(engine, name) > maximum:
             raise ConfigError(f"{path}: engine.{name}: expected at most engine.max_{name} = {maximum}")
-    model_path = (path.parent / config.model.path).resolve()
-    model_name = config.model.name or model_path.stem
+    # Links are not followed: to point them elsewhere is a way of bringing a new version.
+    model_path = Path(os.path.abspath(path.parent / config.model.path))
+    if model_path.is_dir() and config.model.version:
+        raise ConfigError(
+            f"{path}: model.version: expected none beside a directory of versions as model.path"
+        )
+    model_name = config.model.name or (model_path.name if model_path.is_dir() else model_path.stem)
     server = config.server
     replace = msgspec.structs.replace
     return replace(
         config,
-        model=replace(config.model, path=str(model_path), name=model_name),
+        model=replace(
+            config.model, path=str(model_path), name=model_name, version=config.model.version or "1"
+        ),
         service=replace(
             config.service,
             name=config.service.name or model_name,

@@ -1,6 +1,5 @@
 """The ONNX Runtime engine: a warm session per number of threads, batches in, rows out."""
 
-import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -13,6 +12,7 @@ import onnxruntime as ort
 
 from dataplane import bfloat16
 from dataplane.execution import EngineError, Executed, ModelError, Timing
+from dataplane.modelfile import ModelFile
 from dataplane.tensors import Array, ModelSignature, TensorSpec
 from dataplane.warmup import Shapes, Warmup
 
@@ -61,7 +61,8 @@ class Engine:
     `max_rungs` the one least recently used goes, unless it is in use. Executions at the same time on one
     rung of t > 1 threads share its t − 1 helpers: n of them have n + t − 1 threads between them, not n·t.
 
-    `warmup_shapes` as in Warmup. Raises ModelError, with the file's path in its text.
+    `warmup_shapes` as in Warmup, `keep_copy` as `keep` in ModelFile. Raises ModelError, with the file's path in
+    its text.
     """
 
     def __init__(
@@ -71,25 +72,35 @@ class Engine:
         version: str,
         warmup_shapes: Shapes | Sequence[Shapes] = (),
         max_rungs: int = 3,
+        *,
+        keep_copy: bool = False,
     ) -> None:
         self._path = Path(path)
         self._max_rungs = max_rungs
         self._lock = threading.Lock()  # held for moments: guards the rungs and their counts
         self._building = threading.Lock()  # held while a session is made, so that none is made twice
         self._rungs: OrderedDict[int, _Rung] = OrderedDict()  # least recently used first
-        self._digest = _digest(self._path)
+        self._file = ModelFile(self._path, keep=keep_copy)
         try:
-            session = _session(self._path, threads=1)
+            self._load(name, version, warmup_shapes or {})
+        except ModelError:
+            self._file.close()
+            raise
+
+    def _load(self, name: str, version: str, warmup_shapes: Shapes | Sequence[Shapes]) -> None:
+        try:
+            session = _session(self._file, threads=1)
         except Exception as error:
             raise ModelError(
-                f"{self._path}: not a model ONNX Runtime can load: {_one_line(error)}"
+                f"{self._path}: not a model ONNX Runtime can load: {_one_line(error)}",
+                "it is not a model that ONNX Runtime can load",
             ) from error
         inputs = _specs(session.get_inputs(), self._path)
         outputs = _specs(session.get_outputs(), self._path)
         try:
             self._warmup = Warmup(inputs, warmup_shapes)
         except ModelError as error:
-            raise ModelError(f"{self._path}: {error}") from error
+            raise ModelError(f"{self._path}: {error}", error.reason) from error
         batched = _is_batched(session, self._warmup, self._path)
         self._signature = ModelSignature(name, version, inputs, outputs, batched)
         self._output_names = [spec.name for spec in outputs]
@@ -106,7 +117,7 @@ class Engine:
     @property
     def digest(self) -> str:
         """SHA-256 of the model file, in hexadecimal."""
-        return self._digest
+        return self._file.digest
 
     def has(self, threads: int) -> bool:
         """Whether there is a session of this many threads."""
@@ -174,6 +185,13 @@ class Engine:
             times.append((wall_s, cpu_s))
         return min(times)
 
+    def close(self) -> None:
+        """Give up sessions and file; what runs is finished on what it holds."""
+        with self._lock:
+            dropped = [self._rungs.pop(threads) for threads in list(self._rungs)]
+        del dropped
+        self._file.close()
+
     def _hold(self, threads: int) -> _Rung:
         """The rung of this many threads, made if need be, and kept until released."""
         rung = self._take(threads)
@@ -200,13 +218,14 @@ class Engine:
 
     def _add(self, threads: int) -> _Rung:
         try:
-            session = _session(self._path, threads)
-            unchanged = _digest(self._path) == self._digest
+            session = _session(self._file, threads)
+            intact = self._file.intact()
         except Exception as error:
             raise EngineError(f"{self._path}: no session of {threads} threads: {_one_line(error)}") from error
-        if not unchanged:
+        if not intact:
             raise EngineError(
-                f"{self._path}: has changed since it was loaded; restart to serve the new model"
+                f"{self._path}: has changed since it was loaded; restart to serve the new model, or set"
+                " server.allow_repository_control to have it loaded while serving"
             )
         rung = _Rung(session, in_use=1)
         with self._lock:
@@ -240,7 +259,7 @@ class Engine:
         return outputs, wall_s, cpu_s
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def _session(file: ModelFile, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -250,24 +269,24 @@ def _session(path: Path, threads: int) -> ort.InferenceSession:
     # Errors are raised; ONNX Runtime need not also write them to our log.
     options.log_severity_level = _FATAL
     # Denormals are left alone: flushing them would answer otherwise than a plain run of the same file.
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    if file.path != file.source:
+        # Where a copy finds the weights that are in files of their own.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(file.source.parent)
+        )
+    session = ort.InferenceSession(str(file.path), options, providers=["CPUExecutionProvider"])
     # Passes for one, as far as is needed here.
     return bfloat16.Bfloat16Session(session) if bfloat16.is_needed(session) else session
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _specs(arguments: Sequence[ort.NodeArg], path: Path) -> tuple[TensorSpec, ...]:
     specs = []
     for argument in arguments:
         if argument.type not in _DATATYPES:
-            raise ModelError(f"{path}: {argument.name} is a {argument.type}, which cannot be served")
+            raise ModelError(
+                f"{path}: {argument.name} is a {argument.type}, which cannot be served",
+                f"{argument.name} is of a type that cannot be served",
+            )
         shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
         specs.append(TensorSpec(argument.name, _DATATYPES[argument.type], shape))
     return tuple(specs)
@@ -285,7 +304,9 @@ def _is_batched(session: ort.InferenceSession, warmup: Warmup, path: Path) -> bo
         advice = "".join(
             f"; set model.warmup_shapes.{name} to the size of one row" for name in warmup.guessed
         )
-        raise ModelError(f"{path}: does not run on zeros: {_one_line(error)}{advice}") from error
+        raise ModelError(
+            f"{path}: does not run on zeros: {_one_line(error)}{advice}", "it does not run on zeros"
+        ) from error
     if not _declares_batch(session):
         return False
     try:

@@ -12,7 +12,14 @@ class EngineError(Exception):
 
 
 class ModelError(Exception):
-    """A model that cannot be served as configured; the text is one line for the user."""
+    """A model that cannot be served as configured; the text is one line for the user.
+
+    `reason` says as much as clients may know: neither paths nor the texts of others.
+    """
+
+    def __init__(self, text: str, reason: str = "it cannot be served as configured") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +79,8 @@ class Runs(Protocol):
 
         Raises EngineError.
         """
+        ...
+
+    def close(self) -> None:
+        """Let go of memory and files; what runs is finished first, and nothing runs after that."""
         ...

@@ -2,8 +2,10 @@
 
 import enum
 from dataclasses import dataclass, field
+from typing import Self
 
 from dataplane.codec import Codec
+from dataplane.execution import Runs
 from dataplane.tensors import ModelSignature
 
 
@@ -16,6 +18,7 @@ class State(enum.Enum):
 
     LOADING = "the model is still loading"
     SERVING = "serving"
+    UNLOADED = "the model is unloaded"
     DRAINING = "the server is draining"
 
 
@@ -36,6 +39,11 @@ class Model:
     def __post_init__(self) -> None:
         object.__setattr__(self, "codec", Codec(self.signature, self.max_rows))
 
+    @classmethod
+    def of(cls, engine: Runs, generation: int, max_batch: int) -> Self:
+        """What `engine` has loaded; batches have `max_batch` rows at most, where it knows any."""
+        return cls(generation, engine.signature, engine.digest, max_batch if engine.signature.batched else 1)
+
     def check(self, name: str, version: str) -> None:
         """Raises UnknownModel unless this is what a client means; an empty version is any."""
         if name != self.signature.name:
@@ -46,7 +54,7 @@ class Model:
 
 @dataclass(slots=True)
 class Served:
-    """What is served, read anew by each request."""
+    """What is served, read anew by each request; `model` is the last one while none is loaded."""
 
     model: Model
     state: State = State.LOADING

@@ -2,23 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from dataplane import modelconfig, refusal, tensors
+from dataplane.config import Server
 from dataplane.connections import Connections
 from dataplane.inference import Inference
 from dataplane.metrics import Metrics
 from dataplane.refusal import Refusal
+from dataplane.repository import Repository
 from dataplane.request import Outcome
 from dataplane.served import Model, Served, State, UnknownModel
 from dataplane.statistics import Statistics
 from dataplane.streaming import Stream
+from dataplane.tensors import InvalidRequest
 from protos import inference_pb2 as pb
 from protos import inference_pb2_grpc
 
@@ -32,8 +35,6 @@ _CLIENT_EARLY_S = 0.050
 # Triton's names of what else there is than the protocol's core.
 _EXTENSIONS = ("statistics", "model_repository", "model_configuration")
 
-_FIXED = "the model is the one that the server was started with"
-
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -44,16 +45,19 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self,
         inference: Inference,
         served: Served,
+        repository: Repository,
         statistics: Statistics,
         metrics: Metrics,
-        max_stream_requests: int,
+        config: Server,
         clock: Callable[[], float],
     ) -> None:
         self._inference = inference
         self._served = served
+        self._repository = repository
         self._statistics = statistics
         self._metrics = metrics
-        self._max_stream_requests = max_stream_requests
+        self._allow_control = config.allow_repository_control
+        self._max_stream_requests = config.max_stream_requests
         self._clock = clock
         self._connections = Connections()
         self._streams: set[Stream] = set()
@@ -96,36 +100,35 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStatistics(
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
-        model = self._served.model
-        if request.name:
-            model = await self._model(request.name, request.version, context)
+        if not request.name and self._served.state is State.UNLOADED:
+            return pb.ModelStatisticsResponse()
+        name = request.name or self._served.model.signature.name
+        model = await self._model(name, request.version, context)
         told = self._statistics.message(model.generation, model.signature, time.time() - self._clock())
         return pb.ModelStatisticsResponse(model_stats=[told])
 
     async def RepositoryIndex(
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        served = self._served
-        ready = served.state is State.SERVING
+        name = self._served.model.signature.name
         index = pb.RepositoryIndexResponse()
-        if ready or not request.ready:
-            index.models.add(
-                name=served.model.signature.name,
-                version=served.model.signature.version,
-                state="READY" if ready else "UNAVAILABLE",
-                reason="" if ready else served.state.value,
-            )
+        for entry in await self._repository.index():
+            if entry.state == "READY" or not request.ready:
+                index.models.add(name=name, version=entry.version, state=entry.state, reason=entry.reason)
         return index
 
     async def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, _FIXED)
+        await self._control(request, (), self._repository.load, context)
+        return pb.RepositoryModelLoadResponse()
 
     async def RepositoryModelUnload(
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, _FIXED)
+        # No model depends on this one.
+        await self._control(request, ("unload_dependents",), self._repository.unload, context)
+        return pb.RepositoryModelUnloadResponse()
 
     async def ModelInfer(  # type: ignore[override]  # see add_to
         self, messages: object, context: Context
@@ -159,7 +162,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             parsed = self._inference.decode(body, received_at)
             return await self._inference.answer(parsed, received_at, complete_at, remaining_s)
         except Refusal as refused:
-            await context.abort(refused.code, refused.text, refused.trailers)
+            await self._abort(refused, context)
 
     async def ModelStreamInfer(  # type: ignore[override]  # gRPC takes this form as well
         self, messages: AsyncIterator[bytes], context: Context
@@ -175,15 +178,49 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             # Whatever is still on its way was not read.
             await context.abort(grpc.StatusCode.UNAVAILABLE, State.DRAINING.value)
 
-    async def _model(self, name: str, version: str, context: Context) -> Model:
-        """The model that a client means; ends the call if there is no such."""
-        model = self._served.model
+    async def _control(
+        self,
+        request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest,
+        known: Collection[str],
+        change: Callable[[], Awaitable[None]],
+        context: Context,
+    ) -> None:
+        """Change what is loaded, if this client may and means this model; ends the call if not."""
         try:
-            model.check(name, version)
+            if not self._allow_control:
+                raise Refusal(
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    "server.allow_repository_control: expected true to load and unload models, it is false",
+                )
+            self._served.model.check(request.model_name, "")
+            if request.repository_name:
+                raise InvalidRequest("repository_name: expected none, there is one repository")
+            for name in request.parameters:
+                if name not in known:
+                    raise InvalidRequest(
+                        f"parameters.{name[:100]}: expected none, models are as the repository has them"
+                    )
+            await change()
+        except (InvalidRequest, UnknownModel) as error:
+            await self._abort(refusal.of_mistake(error), context)
+        except Refusal as refused:
+            await self._abort(refused, context)
+
+    async def _model(self, name: str, version: str, context: Context) -> Model:
+        """The model that a client means; ends the call if there is no such, or none is loaded."""
+        served = self._served
+        try:
+            served.model.check(name, version)
+            if served.state is State.UNLOADED:
+                raise Refusal(grpc.StatusCode.UNAVAILABLE, served.state.value)
         except UnknownModel as error:
-            refused = refusal.of_mistake(error)
-            await context.abort(refused.code, refused.text)
-        return model
+            await self._abort(refusal.of_mistake(error), context)
+        except Refusal as refused:
+            await self._abort(refused, context)
+        return served.model
+
+    async def _abort(self, refused: Refusal, context: Context) -> NoReturn:
+        await context.abort(refused.code, refused.text, refused.trailers)
 
 
 def add_to(server: grpc.aio.Server, servicer: InferenceServer) -> None:

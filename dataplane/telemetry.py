@@ -1,7 +1,7 @@
 """What a worker tells the control plane: everything that happened in one window, added up."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dataplane.batcher import Batcher
 from dataplane.request import Completion, ExecutionRecord, Outcome, Request
@@ -58,6 +58,10 @@ class Telemetry:
         executions = [] if self._resized(resources) else self._executions
         self._begin(now, resources)
         self._executions.extend(executions)
+
+    def disturb(self) -> None:
+        """The model has become another: executions so far say nothing of it."""
+        self._executions = [replace(record, mixed=True) for record in self._executions]
 
     def announced(self) -> None:
         self._headers += 1

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import grpc
 import structlog
@@ -23,6 +23,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[control_pb2.Report, control_pb2.Directive]"
 
 log = structlog.get_logger()
 
@@ -45,6 +47,7 @@ class Uplink:
         self._clock = clock
         self._send_now = asyncio.Event()
         self._distress = False
+        self._renewing = False
         self._distress_sent_at = float("-inf")
         self._newest: control_pb2.Directive | None = None
         self._directed = asyncio.Event()
@@ -57,6 +60,11 @@ class Uplink:
 
     def acknowledge(self) -> None:
         """A new allocation is fully in force: tell at once."""
+        self._send_now.set()
+
+    def renew(self) -> None:
+        """The source says hello differently: end the stream, and attach anew at once."""
+        self._renewing = True
         self._send_now.set()
 
     async def run(self) -> None:
@@ -74,6 +82,8 @@ class Uplink:
                 except Exception:
                     log.exception("report failed")
                     reason = "report failed"
+                if self._renewing:
+                    continue
                 if self._clock() - began_at > _ATTACHED_S:
                     backoff_s = _FIRST_BACKOFF_S
                 if backoff_s == _FIRST_BACKOFF_S:
@@ -88,17 +98,24 @@ class Uplink:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     sending = tasks.create_task(self._send(call))
-                    async for directive in call:
-                        self._newest = directive
-                        self._directed.set()
-                    sending.cancel()
+                    receiving = tasks.create_task(self._receive(call))
+                    # Either ends the stream.
+                    sending.add_done_callback(lambda _: receiving.cancel())
+                    receiving.add_done_callback(lambda _: sending.cancel())
             except* (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 pass  # the call tells why
             return await call.details() or (await call.code()).name
 
-    async def _send(
-        self, call: "grpc.aio.StreamStreamCall[control_pb2.Report, control_pb2.Directive]"
-    ) -> None:
+    async def _receive(self, call: Call) -> None:
+        """Until the control plane ends the stream."""
+        async for directive in call:
+            if not self._renewing:  # else it is for what the source was
+                self._newest = directive
+                self._directed.set()
+
+    async def _send(self, call: Call) -> None:
+        """Until the source is to be announced anew."""
+        self._renewing = False
         await call.write(control_pb2.Report(hello=self._source.hello()))
         # The window begins with the hello: one request in its first millisecond is no rate.
         self._send_now.clear()
@@ -107,6 +124,8 @@ class Uplink:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(pending_s, self._interval_s)):
                     await self._send_now.wait()
+            if self._renewing:
+                return
             distress, self._distress = self._distress, False
             if distress:
                 self._distress_sent_at = self._clock()

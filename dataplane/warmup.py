@@ -7,6 +7,8 @@ import numpy as np
 from dataplane.execution import ModelError
 from dataplane.tensors import Array, TensorSpec
 
+UNFIT = "its inputs are not those of model.warmup_shapes"
+
 Shapes = Mapping[str, Sequence[int]]
 _FIELD = "model.warmup_shapes"
 
@@ -60,7 +62,7 @@ def _rows(inputs: Sequence[TensorSpec], given: Shapes, field: str) -> dict[str, 
     """The size of one row of each input."""
     if unknown := given.keys() - {spec.name for spec in inputs}:
         expected = ", ".join(spec.name for spec in inputs)
-        raise ModelError(f"{field}.{min(unknown)}: expected an input of the model: {expected}")
+        raise ModelError(f"{field}.{min(unknown)}: expected an input of the model: {expected}", UNFIT)
     return {spec.name: _row(spec, given.get(spec.name), field) for spec in inputs}
 
 
@@ -71,5 +73,5 @@ def _row(spec: TensorSpec, given: Sequence[int] | None, field: str) -> tuple[int
         size not in (None, chosen) for size, chosen in zip(declared, row, strict=True)
     ):
         expected = ", ".join("any" if size is None else str(size) for size in declared)
-        raise ModelError(f"{field}.{spec.name}: expected [{expected}], found {list(row)}")
+        raise ModelError(f"{field}.{spec.name}: expected [{expected}], found {list(row)}", UNFIT)
     return row

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from dataplane.batcher import Batcher, Drop, Execution, Shape
-from dataplane.execution import EngineError, Executed, Runs, Timing
+from dataplane.execution import EngineError, Executed, Runs
 from dataplane.linger import Linger
 from dataplane.pace import Pace
 from dataplane.request import Completion, ExecutionRecord, Outcome, Request, Tensors
@@ -55,7 +55,8 @@ class Observer(Protocol):
 class Worker:
     """Owns the futures of waiting requests, the execution slots and the wake-up timer.
 
-    All methods run on the event loop; only the engine's `run` and `prepare` run in threads.
+    Each request is executed by the engine of its generation; `engine` is that of generation 0. All methods
+    run on the event loop; only an engine's `run` and `prepare` run in threads.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Worker:
         cpu_seconds: Callable[[], float],
         max_instances: int,
     ) -> None:
-        self._engine = engine
+        self._engines = {0: engine}
+        self._generation = 0
+        self._retiring: dict[int, asyncio.Event] = {}
         self.batcher = batcher
         self._observers = observers
         self._clock = clock
@@ -118,27 +121,59 @@ class Worker:
                 self._pump()
             raise
 
-    async def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
-        """Make the engine ready to run with `threads` intra-op threads; see `Runs.prepare`."""
-        return await self._loop.run_in_executor(self._preparing, self._engine.prepare, threads, batches)
+    def switch(self, generation: int, engine: Runs) -> None:
+        """Execute requests of `generation`, from now on the newest, with `engine`."""
+        self._engines[generation] = engine
+        self._generation = generation
+        # What runs is of an older one, and says nothing of how long this one takes.
+        self.batcher.disturb()
+
+    async def retire(self, generation: int) -> Runs:
+        """Wait until nothing waits or runs for `generation`, forget its engine, and return it.
+
+        No request of it may be asked for any more.
+        """
+        gone = self._retiring[generation] = asyncio.Event()
+        self._release()
+        try:
+            await gone.wait()
+        finally:
+            del self._retiring[generation]
+        return self._engines.pop(generation)
 
     async def apply(
         self, shape: Shape, table: Sequence[ServiceTime], pace_millicores: int | None = None
     ) -> None:
         """Put `shape` in force for every execution from now on.
 
-        Builds what the engine needs for it first, without disturbing what runs. `table` replaces the
-        predicted service times where it is not empty; `pace_millicores` holds the worker's mean CPU use
-        to that much, None lifts it.
+        Builds what the newest engine needs for it first, without disturbing what runs. `table` replaces the
+        predicted service times where it is not empty, unless there is another engine by then;
+        `pace_millicores` holds the worker's mean CPU use to that much, None lifts it. Raises EngineError.
         """
-        if not self._engine.has(shape.threads):
-            await self.prepare(shape.threads, warm_batches(shape.max_batch))
-        if table:
+        generation = self._generation
+        while not await self._prepared(shape):
+            pass
+        if table and self._generation == generation:
             self.batcher.times.adopt(table)
         self.batcher.reshape(shape)
         self._repace(pace_millicores)
         self._pump()
         self.on_acknowledged()
+
+    async def _prepared(self, shape: Shape) -> bool:
+        """Make the newest engine ready for `shape`; False if meanwhile there is a newer one."""
+        generation = self._generation
+        engine = self._engines.get(generation)
+        if engine is None or engine.has(shape.threads):
+            return True
+        batches = warm_batches(shape.max_batch)
+        try:
+            await self._loop.run_in_executor(self._preparing, engine.prepare, shape.threads, batches)
+        except EngineError:
+            # One that is retired takes its faults with it.
+            if generation in self._engines and generation == self._generation:
+                raise
+        return generation == self._generation
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until nothing waits or runs, for `timeout_s` at most."""
@@ -171,6 +206,8 @@ class Worker:
         for drop in step.drop:
             self._drop(drop, now)
         for execution in step.start:
+            if execution.requests[0].generation != self._generation:
+                execution.mixed = True
             self._start(execution)
         if step.distress:
             self.on_distress()
@@ -179,6 +216,18 @@ class Worker:
         else:
             self._idle.set()
         self._wake(step.wake_at, now)
+        if self._retiring:
+            self._release()
+
+    def _release(self) -> None:
+        """Tell who retires a generation that nothing of it is left."""
+        batcher = self.batcher
+        wanted = {execution.requests[0].generation for execution in batcher.running}
+        for lane in (batcher.live, batcher.doubtful, batcher.late):
+            wanted.update(request.generation for request in lane)
+        for generation, gone in self._retiring.items():
+            if generation not in wanted:
+                gone.set()
 
     def _wake(self, at: float | None, now: float) -> None:
         """Pump again at `at`, or before: a timer that is set stays until it is due, as most deadlines are met."""
@@ -203,7 +252,7 @@ class Worker:
         """Whether the loop can wait for an execution: no other could run meanwhile, and it is known to be short."""
         times = self.batcher.times
         alone = self.batcher.shape.instances == len(self.batcher.running) == 1
-        if not (alone and times.settled):
+        if not (alone and times.settled) or execution.mixed:
             return False
         return times.high(execution.rows) * times.costs.of(execution.requests[0]) <= _ON_THE_LOOP_S
 
@@ -214,7 +263,8 @@ class Worker:
     def _execute(self, execution: Execution) -> Executed | BaseException:
         batch = [request.inputs or {} for request in execution.requests]
         try:
-            return self._engine.run(execution.shape.threads, batch)
+            engine = self._engines[execution.requests[0].generation]
+            return engine.run(execution.shape.threads, batch)
         except BaseException as error:  # noqa: BLE001 - whatever it is, those who wait are told
             return error
 

@@ -14,14 +14,39 @@ _OPSET, _IR_VERSION = 17, 9
 _WIDTH = 256
 
 
-def scale(path: Path, batch: str | int = "N") -> Path:
-    """Double x: FP32 [N, 4]."""
+def scale(path: Path, batch: str | int = "N", factor: float = 2) -> Path:
+    """Double x, or multiply it by another factor: FP32 [N, 4]."""
     return _save(
         path,
-        [helper.make_node("Mul", ["x", "two"], ["y"])],
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
         inputs=[_value("x", TensorProto.FLOAT, [batch, 4])],
         outputs=[_value("y", TensorProto.FLOAT, [batch, 4])],
-        constants={"two": np.array(2, np.float32)},
+        constants={"factor": np.array(factor, np.float32)},
+    )
+
+
+def with_external_weights(path: Path, factor: float) -> Path:
+    """As `scale`, with the factors of each column in a file beside this one, weights.bin."""
+    _save(
+        path,
+        [helper.make_node("Mul", ["x", "factors"], ["y"])],
+        inputs=[_value("x", TensorProto.FLOAT, ["N", 4])],
+        outputs=[_value("y", TensorProto.FLOAT, ["N", 4])],
+        constants={"factors": np.full(4, factor, np.float32)},
+    )
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    return path
+
+
+def heavy(path: Path, mebibytes: int) -> Path:
+    """Multiply x by a matrix of so many MiB, of noise: FP32 [N, 1024]."""
+    size = (1024, mebibytes * 256)
+    return _save(
+        path,
+        [helper.make_node("MatMul", ["x", "weights"], ["y"])],
+        inputs=[_value("x", TensorProto.FLOAT, ["N", size[0]])],
+        outputs=[_value("y", TensorProto.FLOAT, ["N", size[1]])],
+        constants={"weights": np.random.default_rng(1).random(size, np.float32)},
     )
 
 

@@ -94,6 +94,29 @@ def test_the_deployed_workers_are_configured(name: str, slo_ms: float) -> None:
     assert (config.service.slo_ms, config.control.address) == (slo_ms, "control:8500")
 
 
+def worker_config(tmp_path: Path, model: str) -> dataplane.config.Config:
+    """Read a worker.toml with this section about its model."""
+    path = tmp_path / "worker.toml"
+    path.write_text(f"[model]\n{model}\n[service]\nslo_ms = 100")
+    return dataplane.config.read(path, environ={})
+
+
+def test_a_model_file_is_one_version_and_lends_its_name(tmp_path: Path) -> None:
+    """Its own, and not that of what a link leads to: that may become another."""
+    (tmp_path / "some.onnx").touch()
+    (tmp_path / "link.onnx").symlink_to("some.onnx")
+    model = worker_config(tmp_path, 'path = "link.onnx"').model
+    assert (model.path, model.name, model.version) == (str(tmp_path / "link.onnx"), "link", "1")
+    assert worker_config(tmp_path, 'path = "some.onnx"\nversion = "b"').model.version == "b"
+
+
+def test_a_directory_of_versions_lends_its_name_and_names_them(tmp_path: Path) -> None:
+    (tmp_path / "vision.v2").mkdir()
+    assert worker_config(tmp_path, 'path = "vision.v2"').model.name == "vision.v2"
+    with pytest.raises(ConfigError, match=r"model\.version: expected none beside a directory of versions"):
+        worker_config(tmp_path, 'path = "vision.v2"\nversion = "3"')
+
+
 def test_the_deployed_control_plane_is_configured() -> None:
     # As Compose 1.29 leaves it.
     config = controlplane.config.read(DEPLOY / "control.toml", environ={"SPONGE_COMPOSE_PROJECT": ""})

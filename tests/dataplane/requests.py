@@ -18,6 +18,7 @@ def request(
     queued_at=None,
     rank_at=None,
     inputs=None,
+    generation=0,
 ):
     """A request, without inputs unless they are given, later in sequence than any before."""
     return Request(
@@ -32,4 +33,5 @@ def request(
         priority=priority,
         inputs=inputs,
         cost_key=shape,
+        generation=generation,
     )

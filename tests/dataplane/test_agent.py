@@ -9,48 +9,37 @@ from dataplane.agent import Agent
 from dataplane.batcher import Batcher, Shape
 from dataplane.config import Config, Engine, Model, Service
 from dataplane.execution import Timing
+from dataplane.served import Model as Loaded
+from dataplane.served import Served
 from dataplane.servicetime import ServiceTime, ServiceTimes
 from dataplane.telemetry import Resources, Telemetry
 from dataplane.tensors import ModelSignature
 from dataplane.worker import Worker
 from tests.dataplane.requests import request
 
-
-class TimedEngine:
-    """Claims to have run what it is to prepare: a row of n elements in n milliseconds."""
-
-    signature = ModelSignature("m", "1", (), (), batched=True)
-    digest = "0" * 64
-
-    def __init__(self, *elements):
-        self._elements = elements
-
-    def prepare(self, threads, batches):
-        return [
-            Timing(rows, threads, 0.001 * rows * elements, 0.0, elements)
-            for rows in batches
-            for elements in self._elements
-        ]
+SIGNATURE = ModelSignature("m", "1", (), (), batched=True)
 
 
-async def warmed(engine):
-    """The service times of a worker that has warmed up."""
+async def warmed(*elements):
+    """The service times of a worker whose rows of n elements took n milliseconds to warm up with."""
     times = ServiceTimes([ServiceTime(1, 9.0, 9.0, 9.0)])
-    worker = Worker(engine, Batcher(Shape(1, 1, 4), times, 10), [], time.monotonic, time.process_time, 1)
+    worker = Worker(None, Batcher(Shape(1, 1, 4), times, 10), [], time.monotonic, time.process_time, 1)
     config = Config(model=Model(path="m.onnx"), service=Service(slo_ms=100), engine=Engine(max_batch=4))
-    await Agent(config, worker, engine, Telemetry(0.0, Resources(0.0)), None, time.monotonic).warm_up()
+    served = Served(Loaded(0, SIGNATURE, "0" * 64, 4))
+    agent = Agent(config, worker, served, Telemetry(0.0, Resources(0.0)), None, time.monotonic)
+    agent.adopt([Timing(rows, 1, 0.001 * rows * size, 0.0, size) for rows in (1, 2, 4) for size in elements])
     worker.close()
     return times
 
 
 async def test_service_times_are_those_of_the_warm_up():
-    times = await warmed(TimedEngine(10))
+    times = await warmed(10)
     assert [times.mean(rows) for rows in (1, 2, 4)] == pytest.approx([0.010, 0.020, 0.040])
     assert times.costs.even
 
 
 async def test_of_several_shapes_they_are_the_mean_and_each_has_its_cost():
-    times = await warmed(TimedEngine(10, 30))
+    times = await warmed(10, 30)
     assert [times.mean(rows) for rows in (1, 2, 4)] == pytest.approx([0.020, 0.040, 0.080])
     small, large = (sized(elements) for elements in (10, 30))
     assert [times.costs.of(one) for one in (small, sized(20), large)] == pytest.approx([0.5, 1.0, 1.5])

@@ -265,6 +265,35 @@ class TestRungs:
             engine.prepare(2, [1])
         assert engine.run(1, [rows(1)]).outputs[0]["y"][0, 0] == 2
 
+    def test_with_a_copy_it_does_not_matter_what_becomes_of_the_file(self, path):
+        engine = Engine(models.scale(path), "scale", "1", keep_copy=True)
+        digest = engine.digest
+        models.scale(path, factor=7)
+        engine.prepare(2, [1])
+        path.unlink()
+        engine.prepare(3, [1])
+        for threads in (1, 2, 3):
+            assert engine.run(threads, [rows(1)]).outputs[0]["y"][0, 0] == 2
+        assert engine.digest == digest
+        engine.close()
+
+    def test_a_copy_finds_weights_in_files_of_their_own(self, path):
+        models.with_external_weights(path, factor=3)
+        engine = Engine(path, "scale", "1", keep_copy=True)
+        path.unlink()
+        engine.prepare(2, [1])
+        assert engine.run(2, [rows(1)]).outputs[0]["y"].tolist() == [[3, 3, 3, 3]]
+        engine.close()
+
+    def test_closed_it_finishes_what_runs(self, path):
+        engine = Engine(models.scale(path), "scale", "1", keep_copy=True)
+        rung = engine._hold(1)
+        engine.close()
+        assert not engine.has(1)
+        outputs, _, _ = engine._execute(rung.session, rows(1), 1)
+        engine._release(rung)
+        assert outputs["y"][0, 0] == 2
+
     def test_executions_go_on_while_another_rung_is_prepared(self, path):
         engine = Engine(models.slow(path, 8), "slow", "1", max_rungs=1)
         prepared = threading.Event()

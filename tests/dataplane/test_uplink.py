@@ -15,10 +15,11 @@ class Source:
 
     def __init__(self):
         self.bad_samples = 0
+        self.digest = "first"
         self.obeyed = []
 
     def hello(self):
-        return control_pb2.Hello(worker_id="w")
+        return control_pb2.Hello(worker_id="w", model_digest=self.digest)
 
     def sample(self, *, distress):
         if self.bad_samples > 0:
@@ -41,6 +42,7 @@ async def attached(source):
         running = asyncio.create_task(uplink.run())
         try:
             await soon(lambda: control.samples)
+            control.uplink = uplink
             yield control
         finally:
             running.cancel()
@@ -68,3 +70,19 @@ async def test_after_a_sample_that_cannot_be_made_it_attaches_again():
         await soon(lambda: len(control.hellos) == 2)
         count = len(control.samples)
         await soon(lambda: len(control.samples) > count + 3)
+
+
+async def test_another_hello_is_said_on_another_stream_at_once():
+    """Nothing of what the source is now is said on the old one, nor obeyed what that says."""
+    source = Source()
+    async with attached(source) as control:
+        source.digest = "second"
+        count = len(control.samples)
+        control.direct(7)
+        control.uplink.renew()
+        await soon(lambda: len(control.hellos) == 2)
+        assert [hello.model_digest for hello in control.hellos] == ["first", "second"]
+        await soon(lambda: len(control.samples) > count + 3)
+        assert source.obeyed == []
+        control.direct(8)
+        await soon(lambda: source.obeyed == [8])

@@ -1,54 +1,17 @@
 """The worker's loop with an engine that runs for as long as the test says."""
 
 import asyncio
-import threading
 import time
 
-import numpy as np
 import pytest
 
 from dataplane.batcher import Batcher, Shape
-from dataplane.execution import EngineError, Executed, Timing
+from dataplane.execution import EngineError
 from dataplane.request import Outcome
 from dataplane.servicetime import ServiceTime, ServiceTimes
-from dataplane.tensors import ModelSignature
 from dataplane.worker import Unanswered, Worker, warm_batches
+from tests.dataplane.engines import FakeEngine
 from tests.dataplane.requests import request
-
-
-class FakeEngine:
-    """Each execution waits until the test lets it end."""
-
-    signature = ModelSignature("fake", "1", (), (), batched=True)
-    digest = "0" * 64
-
-    def __init__(self):
-        self.rungs = {1}
-        self.prepared = []
-        self.broken = False
-        self.running = 0
-        self.ran = []
-        self._gate = threading.Semaphore(0)
-
-    def has(self, threads):
-        return threads in self.rungs
-
-    def prepare(self, threads, batches):
-        self.rungs.add(threads)
-        self.prepared.append((threads, list(batches)))
-        return [Timing(rows, threads, 0.01, 0.01) for rows in batches]
-
-    def run(self, threads, batch):
-        self.running += 1
-        assert self._gate.acquire(timeout=30)
-        self.running -= 1
-        self.ran.append((threads, len(batch)))
-        if self.broken:
-            raise EngineError("broken")
-        return Executed([{"y": np.zeros(1)} for _ in batch], 0.01, 0.01)
-
-    def let_end(self, count=1):
-        self._gate.release(count)
 
 
 class Records:
@@ -259,6 +222,86 @@ async def test_draining_waits_for_what_runs(bench):
     await bench.worker.drain(30)
     assert bench.records.outcomes == [Outcome.ON_TIME]
     await running
+
+
+async def test_each_request_is_executed_by_the_engine_of_its_generation(bench):
+    """And what an older one takes is not learned of the newer, whenever it starts."""
+    newer = FakeEngine()
+    running = bench.ask(shape=(0, "a"))
+    await until(lambda: bench.engine.running)
+    waiting = bench.ask(shape=(0, "a"))
+    await until(lambda: len(bench.worker.batcher))
+    bench.worker.switch(1, newer)
+    after = bench.ask(shape=(1, "a"), generation=1)
+    newer.let_end()
+    bench.engine.let_end(2)
+    await asyncio.gather(running, waiting, after)
+    assert (bench.engine.ran, newer.ran) == ([(1, 1), (1, 1)], [(1, 1)])
+    assert sorted((e.generation, e.mixed) for e in bench.records.executions) == [
+        (0, True),
+        (0, True),
+        (1, False),
+    ]
+
+
+async def test_a_generation_is_retired_when_nothing_of_it_waits_or_runs(bench):
+    running = bench.ask()
+    await until(lambda: bench.engine.running)
+    waiting = bench.ask()
+    await until(lambda: len(bench.worker.batcher))
+    bench.worker.switch(1, FakeEngine())
+    retiring = asyncio.create_task(bench.worker.retire(0))
+    running.cancel()  # it runs on, without anyone who waits for it
+    waiting.cancel()
+    await until(lambda: not len(bench.worker.batcher))
+    assert not retiring.done()
+    bench.engine.let_end()
+    assert await retiring is bench.engine
+
+
+async def test_retired_while_idle_it_is_gone_at_once(bench):
+    bench.worker.switch(1, FakeEngine())
+    assert await bench.worker.retire(0) is bench.engine
+
+
+async def test_threads_are_prepared_anew_for_an_engine_that_came_meanwhile(bench):
+    newer = FakeEngine()
+    bench.engine.hold_preparing()
+    applying = asyncio.create_task(
+        bench.worker.apply(Shape(1, 2, 4, (1, 1)), [ServiceTime(1, 0.5, 0.4, 0.6)])
+    )
+    await until(lambda: bench.engine.preparing)
+    bench.worker.switch(1, newer)
+    bench.engine.let_prepare()
+    await applying
+    assert newer.prepared == [(2, [1, 2, 4])]
+    assert bench.worker.batcher.shape.threads == 2
+    assert bench.worker.batcher.times.mean(1) == 0.01  # the prediction was for the older
+
+
+async def test_an_engine_that_is_retired_takes_its_faults_with_it(bench):
+    bench.engine.hold_preparing()
+    bench.engine.broken = True
+    applying = asyncio.create_task(bench.worker.apply(Shape(1, 2, 4, (1, 1)), []))
+    await until(lambda: bench.engine.preparing)
+    bench.worker.switch(1, FakeEngine())
+    bench.engine.let_prepare()
+    await applying
+    assert bench.worker.batcher.shape.threads == 2
+
+
+async def test_threads_that_cannot_be_prepared_are_not_in_force(bench):
+    bench.engine.broken = True
+    with pytest.raises(EngineError):
+        await bench.worker.apply(Shape(1, 2, 4, (1, 1)), [])
+    assert bench.worker.batcher.shape.threads == 1
+
+
+async def test_without_an_engine_a_shape_is_only_remembered(bench):
+    await bench.worker.retire(0)
+    await bench.worker.apply(Shape(1, 2, 4, (1, 1)), [])
+    assert bench.engine.prepared == []
+    assert bench.worker.batcher.shape.threads == 2
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
