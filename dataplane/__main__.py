@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import functools
 import signal
 import sys
@@ -108,6 +109,9 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
         log.info("listening", **addresses)
         async with _attached(config, worker, agent):
             if await _unless(stop, repository.start(engine)):
+                # What was loaded by now stays, and need not be looked through time and again.
+                gc.collect()
+                gc.freeze()
                 await stop.wait()
             log.info("draining", waiting=len(batcher), running=len(batcher.running))
             servicer.drain()
