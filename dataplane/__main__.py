@@ -3,8 +3,8 @@
 import argparse
 import asyncio
 import contextlib
-import gc
 import functools
+import gc
 import signal
 import sys
 import time
