@@ -12,7 +12,7 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "endurance"]
+Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "endurance", "overload"]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -22,6 +22,7 @@ _RUNS: dict[Kind, str] = {
     "cfs-period": "evaluation.experiment.cfs_period",
     "trust": "evaluation.experiment.trust",
     "endurance": "evaluation.endurance.experiment",
+    "overload": "evaluation.serving.overload",
 }
 
 

@@ -17,6 +17,7 @@ from protos import inference_pb2
 Array = npt.NDArray[Any]
 
 NAMES = RESNET50, MINILM, MLP, BULK = ("resnet50", "minilm", "mlp", "bulk")
+PARAGRAPHS = "paragraphs"  # minilm on rows four times as long
 
 _DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 _PAYLOADS = 16
@@ -109,6 +110,9 @@ _MADE = {
     MLP: _Made(networks.mlp, lambda rng: rng.standard_normal(networks.MLP_SIZES[0], np.float32), 32, close),
     MINILM: _Made(
         networks.minilm, lambda rng: rng.integers(1, networks.VOCABULARY, networks.TOKENS), 32, alike
+    ),
+    PARAGRAPHS: _Made(
+        networks.minilm, lambda rng: rng.integers(1, networks.VOCABULARY, 4 * networks.TOKENS), 8, alike
     ),
     RESNET50: _Made(partial(models.network, models.Vision.RESNET50), _picture, 1, models.same_probabilities),
     BULK: _Made(networks.bulk, lambda rng: rng.integers(0, 256, networks.BULK_BYTES, np.uint8), 1, close),
