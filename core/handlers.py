@@ -1,5 +1,6 @@
 """What answers the calls of a port: handlers whose faults end their call and tell strangers nothing."""
 
+import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -8,6 +9,9 @@ from typing import Any, TypeAlias
 import grpc
 import structlog
 from google.protobuf.message import DecodeError
+
+# gRPC cancels the handler of a call that is over at its next turn.
+_CANCELLATION_S = 0.010
 
 log = structlog.get_logger()
 
@@ -48,7 +52,8 @@ class Handlers(grpc.GenericRpcHandler):
 def _contained(handler: Handler, method: str) -> Handler:
     """The handler, with an end for whatever it did not foresee.
 
-    It decodes and encodes in gRPC's place, which would send an exception's text.
+    It decodes and encodes in gRPC's place, which would send an exception's text, and reads a single request in
+    gRPC's place, which would leave a call that brings none without an end.
     """
     kind = "_".join(
         "stream" if streaming else "unary"
@@ -58,31 +63,47 @@ def _contained(handler: Handler, method: str) -> Handler:
     generates = inspect.isasyncgenfunction(behaviour)
     # What a handler reads or writes itself passes through gRPC meanwhile, and what fails there fails in the handler.
     writes = handler.response_streaming and not generates
-    decode = (None if handler.request_streaming else handler.request_deserializer) or _as_it_is
+    decode = handler.request_deserializer or _as_it_is
     encode = (None if writes else handler.response_serializer) or _as_it_is
 
-    async def answer(request: Any, context: Any) -> Any:
+    async def requested(messages: Any, context: Any) -> Any:
+        return messages if handler.request_streaming else decode(await _only(context))
+
+    async def answer(messages: Any, context: Any) -> Any:
         try:
-            return encode(await behaviour(decode(request), context))
+            return encode(await behaviour(await requested(messages, context), context))
         except Exception as error:
             await _abort(error, context, method)
             raise
 
-    async def answers(request: Any, context: Any) -> AsyncIterator[Any]:
+    async def answers(messages: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async with contextlib.aclosing(behaviour(decode(request), context)) as responses:
+            request = await requested(messages, context)
+            async with contextlib.aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield encode(response)
         except Exception as error:
             await _abort(error, context, method)
             raise
 
+    # On the wire that is the same as without a request stream.
+    kind = "stream_stream" if handler.response_streaming else "stream_unary"
     contained: Handler = getattr(grpc, f"{kind}_rpc_method_handler")(
         answers if generates else answer,
         request_deserializer=handler.request_deserializer if handler.request_streaming else None,
         response_serializer=handler.response_serializer if writes else None,
     )
     return contained
+
+
+async def _only(context: Any) -> Any:
+    """The message of a call that has one; ends the call if there is none."""
+    message = await context.read()
+    if message is grpc.aio.EOF:
+        # So ends a call that is over, too; its cancellation follows.
+        await asyncio.sleep(_CANCELLATION_S)
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request: expected one message, got none")
+    return message
 
 
 def _as_it_is(message: Any) -> Any:

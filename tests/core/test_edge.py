@@ -167,6 +167,18 @@ async def test_what_a_handler_says_itself_is_said():
         assert await error_of(call) == (grpc.StatusCode.NOT_FOUND, "no such thing")
 
 
+@pytest.mark.parametrize("kind", ["unary_unary", "unary_stream"])
+async def test_a_call_without_a_message_ends(kind):
+    handler = getattr(grpc, f"{kind}_rpc_method_handler")(fails if kind == "unary_unary" else fails_after_one)
+    async with calling(Call=handler) as channel:
+        call = channel.stream_stream("/test.Service/Call")()
+        await call.done_writing()
+        assert await error_of(call.read()) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "request: expected one message, got none",
+        )
+
+
 async def test_a_client_that_leaves_ends_the_handler():
     waits = Waits()
     async with calling(Call=grpc.stream_stream_rpc_method_handler(waits.answer)) as channel:
