@@ -1,4 +1,4 @@
-"""The least that a server in Python can do: grpc.aio, no checks, no queue, no batches, no metrics.
+"""The least that a server in Python can do: grpc.aio on uvloop, no checks, no queue, no batches, no metrics.
 
 `python -m evaluation.serving.echo TASK.json` answers zeros; with --model it runs the row in the handler first.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import uvloop
 
 from evaluation import direct
 from evaluation.serving.task import Task
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--model", action="store_true", help="run the model on each row")
     parsed = parser.parse_args()
     task = Task.read(parsed.task)
-    asyncio.run(_serve(task, _model(task) if parsed.model else _zeros(task)))
+    uvloop.run(_serve(task, _model(task) if parsed.model else _zeros(task)))
 
 
 if __name__ == "__main__":

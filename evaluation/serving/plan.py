@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evaluation.serving.pairs import Pair
-from evaluation.serving.peers import LITSERVE, MLSERVER, PYTRITON, RAY_SERVE
+from evaluation.serving.peers import LITSERVE, MLSERVER, MLSERVER_BATCHING, PYTRITON, RAY_SERVE
 from evaluation.serving.recipes import BARE, ECHO, ECHO_MODEL
 from evaluation.serving.sample import Closed, Load, Open
 from evaluation.serving.subjects import BULK, MINILM, MLP, RESNET50
 
 _GOAL_PAIRS, _OTHER_PAIRS = 12, 3
 _PEERS = (MLSERVER, PYTRITON, LITSERVE, RAY_SERVE)
+_BATCHING_PEERS = (MLSERVER, MLSERVER_BATCHING, PYTRITON, LITSERVE, RAY_SERVE)
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _OPEN = Open(rate=600, deadline_ms=50)
 _RESNET50, _MINILM = Closed(4), Closed(64)  # always a request waiting; always a batch of 32
@@ -90,14 +91,14 @@ class Plan:
 def full() -> Plan:
     """All that the goals need, in about twenty minutes."""
     comparisons = [
-        Comparison(RESNET50, _RESNET50, BARE, _GOAL_PAIRS, 4.0, (1,)),
-        *(Comparison(RESNET50, _RESNET50, rival, _OTHER_PAIRS, 4.0) for rival in (ECHO_MODEL, *_PEERS)),
+        Comparison(RESNET50, _RESNET50, BARE, _GOAL_PAIRS, 3.0, (1,)),
+        *(Comparison(RESNET50, _RESNET50, rival, _OTHER_PAIRS, 3.0) for rival in (ECHO_MODEL, *_PEERS)),
         Comparison(MINILM, _MINILM, BARE, _GOAL_PAIRS, 3.0, _BATCHES),
-        *(Comparison(MINILM, _MINILM, rival, _OTHER_PAIRS, 3.0) for rival in (ECHO_MODEL, *_PEERS)),
+        *(Comparison(MINILM, _MINILM, rival, _OTHER_PAIRS, 2.0) for rival in (ECHO_MODEL, *_PEERS)),
         *(
             Comparison(MLP, Closed(concurrency), rival, _GOAL_PAIRS, 1.0)
             for concurrency in (1, 8, 32)
-            for rival in (ECHO_MODEL, MLSERVER, PYTRITON)
+            for rival in (ECHO_MODEL, MLSERVER, MLSERVER_BATCHING, PYTRITON)
         ),
         *(
             Comparison(MLP, Closed(concurrency), rival, _OTHER_PAIRS, 1.0)
@@ -106,8 +107,8 @@ def full() -> Plan:
         ),
         Comparison(MLP, Closed(1), BARE, _OTHER_PAIRS, 1.0, (1,)),
         Comparison(MLP, Closed(32), BARE, _OTHER_PAIRS, 1.0, (32,)),
-        *(Comparison(MLP, _OPEN, rival, _GOAL_PAIRS, 2.0) for rival in _PEERS),
-        Comparison(MLP, _OPEN, ECHO_MODEL, _OTHER_PAIRS, 2.0),
+        *(Comparison(MLP, _OPEN, rival, _GOAL_PAIRS, 1.5) for rival in _BATCHING_PEERS),
+        Comparison(MLP, _OPEN, ECHO_MODEL, _OTHER_PAIRS, 1.5),
         Comparison(BULK, Closed(1), ECHO_MODEL, _GOAL_PAIRS, 1.0),
         *(Comparison(BULK, Closed(1), rival, _OTHER_PAIRS, 1.0) for rival in (ECHO, *_PEERS)),
     ]
@@ -149,14 +150,18 @@ def _promises() -> tuple[Promise, ...]:
     return (
         throughput(RESNET50, _RESNET50, BARE, 0.95),
         throughput(MINILM, _MINILM, BARE, 0.90),
-        *(throughput(MLP, load, MLSERVER, least) for load, least in ((one, 2.0), (eight, 1.5), (many, 1.5))),
+        *(
+            throughput(MLP, load, mlserver, least)
+            for load, least in ((one, 2.0), (eight, 1.5), (many, 1.5))
+            for mlserver in (MLSERVER, MLSERVER_BATCHING)
+        ),
         *(throughput(MLP, load, PYTRITON, least) for load, least in ((one, 2.0), (eight, 1.2), (many, 1.0))),
         *(
             throughput(MLP, load, ECHO_MODEL, least)
             for load, least in ((one, 0.75), (eight, 1.0), (many, 1.0))
         ),
         Promise(MLP, _OPEN, None, Quantity.GOODPUT, at_least=0.95),
-        *(Promise(MLP, _OPEN, peer, Quantity.GOODPUT_ADDED, at_least=0.0) for peer in _PEERS),
+        *(Promise(MLP, _OPEN, peer, Quantity.GOODPUT_ADDED, at_least=0.0) for peer in _BATCHING_PEERS),
         Promise(MLP, one, ECHO_MODEL, Quantity.CPU_ADDED, at_most=0.5),
         Promise(BULK, one, ECHO_MODEL, Quantity.CPU_ADDED, at_most=1.0),
         Promise(MLP, one, ECHO_MODEL, Quantity.P50_ADDED, at_most=0.3),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from evaluation.serving.recipes import Dialect, Recipe
 
-MLSERVER, PYTRITON, LITSERVE, RAY_SERVE = "mlserver", "pytriton", "litserve", "rayserve"
+MLSERVER, MLSERVER_BATCHING, PYTRITON = "mlserver", "mlserver-batching", "pytriton"
+LITSERVE, RAY_SERVE = "litserve", "rayserve"
 
 ENVIRONMENTS = Path(".bench")
 _RECIPES = Path(__file__).parent
@@ -22,18 +23,20 @@ class Missing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another server, by the name of its folder; its `package` is what it is called in requirements.txt."""
+    """Another server under one setting; its `package` is what it is called in requirements.txt."""
 
     name: str
     title: str
     package: str
     dialect: Dialect
+    folder: str  # of its recipe, and of its environment
     python: Path = Path(sys.executable)
+    arguments: tuple[str, ...] = ()  # of its setting
 
     @property
     def requirements(self) -> str:
         """What its environment holds besides ONNX Runtime, pinned."""
-        return (_RECIPES / self.name / "requirements.txt").read_text()
+        return (_RECIPES / self.folder / "requirements.txt").read_text()
 
     @property
     def version(self) -> str:
@@ -43,13 +46,13 @@ class Peer:
 
     def recipe(self, environments: Path = ENVIRONMENTS) -> Recipe:
         """Start it from the environment that `install` has made below `environments`."""
-        python = (environments / self.name / "bin/python").absolute()
-        command = (str(python), str(_RECIPES / self.name / "server.py"))
+        python = (environments / self.folder / "bin/python").absolute()
+        command = (str(python), str(_RECIPES / self.folder / "server.py"))
         return Recipe(
             self.name,
             self.title.format(self.version),
             self.dialect,
-            lambda task_file: (*command, str(task_file)),
+            lambda task_file: (*command, str(task_file), *self.arguments),
         )
 
     def install(self, environments: Path = ENVIRONMENTS) -> None:
@@ -57,7 +60,7 @@ class Peer:
 
         Raises Missing.
         """
-        folder = environments / self.name
+        folder = environments / self.folder
         wanted = f"{self.requirements}onnxruntime=={version('onnxruntime')}\n"
         stamp, listed = folder / "installed", folder / "requirements.txt"
         if stamp.exists() and stamp.read_text() == wanted:
@@ -88,11 +91,24 @@ class Peer:
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(MLSERVER, "MLServer {} (custom runtime)", "mlserver", Dialect.GRPC),
+        Peer(MLSERVER, "MLServer {} (custom runtime)", "mlserver", Dialect.GRPC, "mlserver"),
         Peer(
-            PYTRITON, "PyTriton {} (Triton core, Python backend)", "nvidia-pytriton", Dialect.GRPC, _DEBIANS
+            MLSERVER_BATCHING,
+            "MLServer {} (custom runtime), batching",
+            "mlserver",
+            Dialect.GRPC,
+            "mlserver",
+            arguments=("--batches",),
         ),
-        Peer(LITSERVE, "LitServe {}", "litserve", Dialect.HTTP),
-        Peer(RAY_SERVE, "Ray Serve {}", "ray", Dialect.HTTP),
+        Peer(
+            PYTRITON,
+            "PyTriton {} (Triton core, Python backend)",
+            "nvidia-pytriton",
+            Dialect.GRPC,
+            "pytriton",
+            _DEBIANS,
+        ),
+        Peer(LITSERVE, "LitServe {}", "litserve", Dialect.HTTP, "litserve"),
+        Peer(RAY_SERVE, "Ray Serve {}", "ray", Dialect.HTTP, "rayserve"),
     )
 }

@@ -13,8 +13,8 @@ def test_a_peer_is_pinned_and_has_something_that_serves(name):
     assert all(line.count("==") == 1 for line in lines)
     # It gets the one that serves here, so that only the servers differ.
     assert not any(line.startswith("onnxruntime") for line in lines)
-    python, server, task = peer.recipe(Path("somewhere")).command(Path("task.json"))
-    assert python.endswith(f"somewhere/{name}/bin/python")
+    python, server, task, *_ = peer.recipe(Path("somewhere")).command(Path("task.json"))
+    assert python.endswith(f"somewhere/{peer.folder}/bin/python")
     assert task == "task.json"
     compile(Path(server).read_text(), server, "exec")
     assert peer.version in peer.recipe().title

@@ -1,6 +1,7 @@
 """LitServe over HTTP with raw bytes, not JSON: `python server.py TASK.json`.
 
-One API server and one worker, its fast queue, no batch timeout: it takes what has gathered while the model ran.
+One API server and one worker, its fast queue. Batches are waited for 2 ms: without, 32 at a time got a quarter less,
+and one at a time nothing more.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""MLServer with a custom runtime around ONNX Runtime: `python server.py TASK.json`.
+"""MLServer with a custom runtime around ONNX Runtime: `python server.py TASK.json [--batches]`.
 
-In process (`parallel_workers: 0`, which a single model gains from), without metrics and debugging. A batch is waited
-for 1 ms: the batcher takes no 0, and more costs every request at low concurrency.
+In process (`parallel_workers: 0`, which a single model gains from), without metrics and debugging. Its batcher waits
+for a batch to fill, also where nothing else is on its way: alone a request takes a third less without it. Of the
+settings tried 8 rows in 5 ms answered most at 32 at a time. So there are two, and it is compared under both.
 """
 
 import json
@@ -44,7 +45,7 @@ def main() -> None:
     task = json.loads(task_file.read_text())
     folder = task_file.parent
     shutil.copyfile(__file__, folder / "runtime.py")
-    batching = {"max_batch_size": task["max_batch"], "max_batch_time": 0.001} if task["max_batch"] > 1 else {}
+    batching = {"max_batch_size": 8, "max_batch_time": 0.005} if "--batches" in sys.argv else {}
     settings = {
         "debug": False,
         "host": task["host"],
