@@ -16,6 +16,8 @@ from core.handlers import Handlers
 from core.tls import Tls, credentials
 from core.tokens import Guard, Tokens
 
+_MAX_PENDING = 16_384  # calls that have begun, and whose handlers have not
+
 _STOP_GRACE_S = 1.0  # for streams that clients keep open, such as a health Watch
 
 log = structlog.get_logger()
@@ -57,6 +59,10 @@ class Edge:
                 ("grpc.max_send_message_length", -1),
                 # Two servers on one port would share its connections silently.
                 ("grpc.so_reuseport", 0),
+                # Calls beyond that gRPC cancels by chance, without a word, before a handler hears of them: by
+                # default 189 of 2,000 that began at once. A handler refuses them with a reason.
+                ("grpc.server.max_pending_requests", _MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING),
                 # Peers may ping a stream that is quiet while its request waits.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ],

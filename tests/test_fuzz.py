@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fuzz import decoder, texts
+from tests.fuzz import decoder, target, texts, wire
 
 
 class TestTexts:
@@ -65,3 +65,12 @@ def test_the_decoder():
         "parameters.grace_ms",
         "parameters.priority",
     } <= findings.refused.keys()
+
+
+def test_the_socket(tmp_path):
+    with target.echo(tmp_path) as worker:
+        findings = wire.run(worker, calls=400, seed=0)
+    # A worker of this age still fills its caches.
+    assert [each for each in findings.violations if each != "memory grew"] == []
+    assert findings.calls >= 400
+    assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "DEADLINE_EXCEEDED"} <= findings.statuses.keys()

@@ -5,18 +5,25 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.fuzz import decoder, target, wire
+import grpc
+
+from tests.fuzz import abuse, decoder, target, wire
+
+_ROUNDS = 4
 
 
 def main() -> int:
     """Exit code 1 after any violation."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="decoder, socket; default: all", default=[])
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="decoder, socket, abuse; default: all", default=[]
+    )
     parser.add_argument("--inputs", type=int, default=1_000_000, help="of the decoder; default: %(default)s")
     parser.add_argument("--calls", type=int, default=20_000, help="on the socket; default: %(default)s")
+    parser.add_argument("--crowd", type=int, default=10_000, help="calls at once; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parsed = parser.parse_args()
-    runs = {"decoder": _decoder, "socket": _socket}
+    runs = {"decoder": _decoder, "socket": _socket, "abuse": _abuse}
     parts = parsed.parts or list(runs)
     unknown = set(parts) - set(runs)
     if unknown:
@@ -32,9 +39,31 @@ def _decoder(parsed: argparse.Namespace) -> list[str]:
 
 
 def _socket(parsed: argparse.Namespace) -> list[str]:
-    with tempfile.TemporaryDirectory() as directory, target.running(Path(directory)) as worker:
+    with tempfile.TemporaryDirectory() as directory, target.echo(Path(directory)) as worker:
         findings = wire.run(worker, parsed.calls, parsed.seed)
     return _told(wire.report(findings), findings.violations)
+
+
+def _abuse(parsed: argparse.Namespace) -> list[str]:
+    """Each kind on a worker that has seen the others, several times."""
+    violations = []
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        target.spinner(Path(directory, "spinner")) as spinner,
+        target.echo(Path(directory, "echo")) as echo,
+    ):
+        for kind, worker, count in (
+            (abuse.half_open, spinner, 200),
+            (abuse.slow_readers, echo, 500),
+            (abuse.vanishing, spinner, 100),
+            (abuse.killed, spinner, 500),
+            (abuse.crowd, spinner, parsed.crowd),
+        ):
+            try:
+                print(f"abuse: {abuse.repeated(worker, _ROUNDS, kind, count)}", flush=True)
+            except (AssertionError, OSError, grpc.RpcError) as error:
+                violations += _told(f"abuse: {kind.__name__}", [repr(error)])
+    return violations
 
 
 def _told(report: str, violations: list[str]) -> list[str]:

@@ -64,9 +64,10 @@ class Calls:
         self._random = random.Random(seed)
         self._bodies = Bodies(seed, (identity("FP32"),))
 
-    def next(self, stream: int, encoder: Encoder) -> bytes:
-        """All frames of a call, which ends: on this side, or by its deadline."""
-        return self._random.choice(_KINDS)(self, stream, encoder)
+    def next(self, stream: int, encoder: Encoder) -> tuple[bytes, bool]:
+        """All frames of a call, which ends on this side or by its deadline; and whether it is to be answered."""
+        kind = self._random.choice(_KINDS)
+        return kind(self, stream, encoder), kind is not Calls.abandoned
 
     def good_or_bad_body(self, stream: int, encoder: Encoder) -> bytes:
         """Framed as it should be."""

@@ -157,8 +157,8 @@ class Connection:
         elif kind == GOAWAY:
             self.farewell = payload[8:]
         elif kind == HEADERS:
-            for name, value in self._decoder.decode(payload):
-                told.headers[name] = value
+            for name, value in self._decoder.decode(payload, raw=True):
+                told.headers[name.decode()] = value.decode(errors="replace")
         elif kind == DATA:
             told.data += payload
         elif kind == RST_STREAM:

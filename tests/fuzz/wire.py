@@ -86,16 +86,18 @@ def _attack_frames(target: Target, dice: random.Random, findings: Findings) -> N
 
 def _attack_calls(target: Target, supply: Calls, findings: Findings) -> None:
     encoder = Encoder()
-    streams = range(1, 2 * _BATCH, 2)
+    calls = {stream: supply.next(stream, encoder) for stream in range(1, 2 * _BATCH, 2)}
     with Connection(target.address) as connection:
         connection.greet()
-        connection.send(b"".join(supply.next(stream, encoder) for stream in streams))
-        hanging = connection.wait(set(streams), _PATIENCE_S)
+        connection.send(b"".join(data for data, _ in calls.values()))
+        hanging = connection.wait(
+            {stream for stream, (_, answered) in calls.items() if answered}, _PATIENCE_S
+        )
         if hanging:
             findings.violations.append(f"{len(hanging)} calls never ended")
     findings.calls += _BATCH
     findings.connections += 1
-    for stream in streams:
+    for stream in calls:
         _note(connection.streams.get(stream, Ended()), "call", findings)
 
 
