@@ -66,6 +66,7 @@ class Agent:
         if batched != self._batched:
             max_batch = self._config.engine.batch if self._batched else 1
             batcher.reshape(replace(batcher.shape, max_batch=max_batch))
+        batcher.times.costs.forget()
         batcher.times.adopt(_service_times(timings))
         batcher.times.costs.expect(_costs(timings))
         self._telemetry.disturb()

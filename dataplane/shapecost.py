@@ -50,6 +50,13 @@ class ShapeCosts:
         self._curve = None
         self.even = self.even and len(sizes) <= 1
 
+    def forget(self) -> None:
+        """The model has become another: what was measured and seen says nothing of it."""
+        self._shapes.clear()
+        self._sizes = []
+        self._curve = None
+        self._mix = 1.0
+
     def meet(self, request: Request) -> None:
         """Notice a second shape."""
         if self.even and request.cost_key != self._only:

@@ -81,7 +81,7 @@ def test_who_leaves_while_it_runs_takes_nothing_from_the_others(spin, spinner, s
 def test_a_call_that_is_over_while_it_runs_is_no_matter_of_the_others(spin, spinner, second):
     executions = spin.executions()
     patient, hurried = together(
-        spin, spinner, busy=second / 2, spins=3 * second, options=({}, {"timeout": 2.0})
+        spin, spinner, busy=second / 2, spins=6 * second, options=({}, {"timeout": 2.0})
     )
     assert hurried.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert batch_rows(patient) == 2
@@ -90,7 +90,7 @@ def test_a_call_that_is_over_while_it_runs_is_no_matter_of_the_others(spin, spin
 
 def test_a_deadline_that_passes_while_it_runs_makes_its_answer_late(spin, spinner, second):
     late = spin.ended("late")
-    calls = together(spin, spinner, busy=second / 2, spins=3 * second, slo_ms=2000)
+    calls = together(spin, spinner, busy=second / 2, spins=6 * second, slo_ms=2000)
     for call in calls:
         assert batch_rows(call) == 2
         assert call.result().parameters["remaining_us"].int64_param < 0

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
 from core.cgroup import Cgroup, usable_parent
+from protos import inference_pb2 as pb
 from tests import models
+from tests.inference import stub
 from tests.planes import Load, control
 from tests.processes import LOOPBACK, eventually, free_port, worker, write_toml
 
@@ -99,6 +102,40 @@ def test_a_successor_of_a_killed_worker_is_planned_like_its_predecessor(tmp_path
             eventually(lambda: load.outcomes["OK"] > 20)
         assert load.failures == {}
         assert after.worker_id != before.worker_id
+
+
+def test_a_worker_whose_model_is_replaced_is_planned_for_the_new_one(tmp_path):
+    """It attaches as another model's, and follows; no request fails."""
+    served, slower = tmp_path / "slow.onnx", tmp_path / "slower.onnx"
+    models.slow(served, 20)
+    models.slow(slower, 2000)
+    sections = {"host": {"millicores": 4000}, "planner": {"interval_s": 0.2}}
+    with (
+        control(tmp_path / "control", **sections) as plane,
+        worker(
+            tmp_path / "worker",
+            served,
+            service={"slo_ms": 2000},
+            server={"allow_repository_control": True},
+            engine={"max_instances": 2, "max_threads": 1, "max_batch": 1},
+            control={"address": plane.address, "report_interval_ms": 50},
+        ) as serving,
+    ):
+        before = eventually(plane.worker, lambda w: w is not None and w.state == "serving")
+        with Load(serving.address, "slow", INPUTS, clients=6) as load:
+            eventually(lambda: load.outcomes["OK"] > 100)
+            served.write_bytes(slower.read_bytes())
+            with grpc.insecure_channel(serving.address) as channel:
+                stub(channel).RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="slow"))
+            eventually(lambda: len(plane.process.events("worker attached")) == 2)
+            after = eventually(
+                plane.worker,
+                lambda w: w is not None and 0 < w.target.cpu_millicores == w.in_force.cpu_millicores,
+            )
+            answered = load.outcomes["OK"]
+            eventually(lambda: load.outcomes["OK"] > answered + 20)
+        assert load.failures == {}
+        assert after.worker_id == before.worker_id
 
 
 @pytest.mark.skipif(usable_parent() is None, reason="no control group may be made here")

@@ -102,6 +102,16 @@ class TestLearning:
         assert two.of(tokens(1)) == pytest.approx(0.5, rel=0.02)
         assert two.of(tokens(2)) == pytest.approx(1.5, rel=0.02)
 
+    def test_of_another_model_nothing_is_known_but_what_is_measured_then(self):
+        two = costs(tokens(8), tokens(16))
+        two.expect({8: 1.0, 16: 2.0})
+        two.learn(tokens(8), 3.0)
+        two.learn(tokens(16), 5.0)
+        two.forget()
+        assert (two.of(tokens(8)), two.of(tokens(16)), two.even) == (1.0, 1.0, False)
+        two.expect({8: 0.5, 16: 1.5})
+        assert (two.of(tokens(8)), two.of(tokens(16))) == (0.5, 1.5)
+
 
 class TestServiceTimes:
     @given(st.integers(0, 2**16), st.sampled_from([0.1, 1.0, 8.0]), st.sampled_from([0.3, 1.0, 4.0]))
