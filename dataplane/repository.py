@@ -122,6 +122,7 @@ class Repository:
                 self._served.state = State.LOADING
             try:
                 if unloaded or not await self._is_served(version):
+                    log.info("loading", version=version.name)
                     # Two of them are in memory while one takes the other's place, never three.
                     await asyncio.gather(*(leaving for _, leaving in self._leaving.values()))
                     await self._replace(await asyncio.to_thread(self._build, version))

@@ -214,6 +214,17 @@ class TestLoading:
             eventually(lambda: len(worker.process.events("serving")) == 2)
             assert factor(service) == 3
 
+    def test_a_server_that_is_stopped_meanwhile_stops(self, tmp_path):
+        path = models.scale(tmp_path / "scale.onnx")
+        with serving(tmp_path, path) as worker, client(worker) as service:
+            os.replace(models.slow(tmp_path / "new.onnx", 3000), path)
+            call = service.RepositoryModelLoad.future(pb.RepositoryModelLoadRequest(model_name="scale"))
+            eventually(lambda: worker.process.log.read_text().count("loading"))
+            assert worker.process.stop() == 0
+            assert call.code() in (CODE.UNAVAILABLE, CODE.CANCELLED)
+            assert len(worker.process.events("serving")) == 1
+            assert not worker.process.events("call failed")
+
     def test_the_older_version_is_gone_and_the_error_names_the_newer(self, tmp_path):
         model = tmp_path / "scale"
         version(model, 1, factor=2)
