@@ -73,4 +73,10 @@ def test_the_socket(tmp_path):
     # A worker of this age still fills its caches.
     assert [each for each in findings.violations if each != "memory grew"] == []
     assert findings.calls >= 400
-    assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL", "DEADLINE_EXCEEDED"} <= findings.statuses.keys()
+    assert {
+        "OK",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "INTERNAL",
+        "DEADLINE_EXCEEDED",
+    } <= findings.statuses.keys()
