@@ -18,6 +18,8 @@ from core.tokens import Guard, Tokens
 
 _MAX_PENDING = 16_384  # calls that have begun, and whose handlers have not
 
+_IDLE = 15  # so many times as patient with a connection that has no call
+
 _STOP_GRACE_S = 1.0  # for streams that clients keep open, such as a health Watch
 
 log = structlog.get_logger()
@@ -32,7 +34,9 @@ class Edge:
 
     Servicers are added to `server` before `listen`. `max_message_bytes` bounds what is received, compressed and
     not. With `tls` the port speaks TLS. With `token_file` all calls but those of health need one of its tokens;
-    `unauthenticated` hears of each that is refused for want of one. Raises ListenError for files that cannot be used.
+    `unauthenticated` hears of each that is refused for want of one. A peer that is gone without a word is given up
+    after `patience_s` and a third of that; one that says nothing is as well. Raises ListenError for files that
+    cannot be used.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Edge:
         tls: Tls | None = None,
         token_file: str = "",
         unauthenticated: Callable[[], None] = lambda: None,
+        patience_s: float = 60.0,
     ) -> None:
         try:
             self._credentials = credentials(tls) if tls else None
@@ -63,6 +68,14 @@ class Edge:
                 # default 189 of 2,000 that began at once. A handler refuses them with a reason.
                 ("grpc.server.max_pending_requests", _MAX_PENDING),
                 ("grpc.server.max_pending_requests_hard_limit", 2 * _MAX_PENDING),
+                # By default the server asks after two hours whether a peer of which a call is open is still there,
+                # keeps one that never began for two minutes, and an idle one for good.
+                ("grpc.keepalive_time_ms", round(patience_s * 1000)),
+                ("grpc.keepalive_timeout_ms", round(patience_s * 1000 / 3)),
+                ("grpc.http2.ping_timeout_ms", round(patience_s * 1000 / 3)),
+                ("grpc.http2.settings_timeout", round(patience_s * 1000)),
+                ("grpc.server_handshake_timeout_ms", round(patience_s * 1000)),
+                ("grpc.max_connection_idle_ms", round(patience_s * 1000 * _IDLE)),
                 # Peers may ping a stream that is quiet while its request waits.
                 ("grpc.http2.min_ping_interval_without_data_ms", 5000),
             ],

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
 from core.edge import Edge
+from tests.fuzz.http2 import END_HEADERS, HEADERS, PREFACE, SETTINGS, Encoder, frame, grpc_headers
 
 SECRET = "the password is swordfish"
 
@@ -71,16 +72,22 @@ class Waits:
 
 
 @asynccontextmanager
-async def calling(**handlers):
-    """A channel to an edge with these methods."""
-    edge = Edge(["test.Service"])
+async def listening(handlers, **options):
+    """The address of an edge with these methods."""
+    edge = Edge(["test.Service"], **options)
     edge.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
     addresses = await edge.listen("127.0.0.1:0", "", CollectorRegistry())
     try:
-        async with grpc.aio.insecure_channel(addresses["listen"]) as channel:
-            yield channel
+        yield addresses["listen"]
     finally:
         await edge.stop()
+
+
+@asynccontextmanager
+async def calling(**handlers):
+    """A channel to an edge with these methods."""
+    async with listening(handlers) as address, grpc.aio.insecure_channel(address) as channel:
+        yield channel
 
 
 async def error_of(call):
@@ -187,3 +194,32 @@ async def test_a_client_that_leaves_ends_the_handler():
         assert await call.read() == b"one"
         call.cancel()
         await waits.over.wait()
+
+
+class TestPeersThatAreGone:
+    """Their machines answer nothing any more, nor say that they have closed."""
+
+    @asynccontextmanager
+    async def connected(self, address, said):
+        host, port = address.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(said)
+        try:
+            yield reader
+        finally:
+            writer.close()
+
+    async def test_calls_of_theirs_end(self):
+        waits = Waits()
+        handlers = {"Call": grpc.stream_stream_rpc_method_handler(waits.answer)}
+        header = Encoder().block(grpc_headers("/test.Service/Call"))
+        said = PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, header)
+        async with listening(handlers, patience_s=0.3) as address, self.connected(address, said):
+            await waits.over.wait()
+
+    @pytest.mark.parametrize(
+        "said", [b"", PREFACE, PREFACE + frame(SETTINGS, 0, 0)], ids=["nothing", "half", "idle"]
+    )
+    async def test_connections_that_are_no_use_are_closed(self, said):
+        async with listening({}, patience_s=0.3) as address, self.connected(address, said) as reader:
+            await reader.read()
