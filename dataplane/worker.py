@@ -254,7 +254,7 @@ class Worker:
         alone = self.batcher.shape.instances == len(self.batcher.running) == 1
         if not (alone and times.settled) or execution.mixed:
             return False
-        return times.high(execution.rows) * times.costs.of(execution.requests[0]) <= _ON_THE_LOOP_S
+        return times.mean(execution.rows) * times.costs.of(execution.requests[0]) <= _ON_THE_LOOP_S
 
     def _run(self, execution: Execution) -> None:
         """Execute in a thread. A future of the loop's own would cost two more of its turns."""
