@@ -19,8 +19,8 @@ def spin(tmp_path):
 
 @pytest.fixture
 def second(spin):
-    """Spins that take about a second."""
-    return spinning.spins_per_second(spin.address)
+    """Spins that take a second at least: other work on this machine only ever makes it seem slower."""
+    return max(spinning.spins_per_second(spin.address) for _ in range(5))
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_who_leaves_while_it_runs_takes_nothing_from_the_others(spin, spinner, s
 def test_a_call_that_is_over_while_it_runs_is_no_matter_of_the_others(spin, spinner, second):
     executions = spin.executions()
     patient, hurried = together(
-        spin, spinner, busy=second / 2, spins=6 * second, options=({}, {"timeout": 2.0})
+        spin, spinner, busy=second / 2, spins=5 * second, options=({}, {"timeout": 3.0})
     )
     assert hurried.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert batch_rows(patient) == 2
@@ -90,7 +90,7 @@ def test_a_call_that_is_over_while_it_runs_is_no_matter_of_the_others(spin, spin
 
 def test_a_deadline_that_passes_while_it_runs_makes_its_answer_late(spin, spinner, second):
     late = spin.ended("late")
-    calls = together(spin, spinner, busy=second / 2, spins=6 * second, slo_ms=2000)
+    calls = together(spin, spinner, busy=second / 2, spins=5 * second, slo_ms=3000)
     for call in calls:
         assert batch_rows(call) == 2
         assert call.result().parameters["remaining_us"].int64_param < 0
