@@ -286,10 +286,15 @@ def test_distress_is_told_out_of_turn(tmp_path):
             second = spinning.spins_per_second(worker.address)
             with grpc.insecure_channel(worker.address) as channel:
                 service = stub(channel)
-                long = service.ModelInfer.future(infer_request("spin", spinning.spins(second / 2)))
+                long = service.ModelInfer.future(infer_request("spin", spinning.spins(2 * second)))
                 eventually(lambda: worker.metrics()["sponge_worker_executions_running"])
                 hopeless = infer_request("spin", spinning.spins(1), slo_ms=8)
-                with pytest.raises(grpc.RpcError):
-                    service.ModelInfer(hopeless)
-                eventually(lambda: any(sample.distress for sample in list(control.samples)))
+
+                def told():
+                    # On a busy machine one may be past its deadline when it is queued, which is no distress.
+                    with pytest.raises(grpc.RpcError):
+                        service.ModelInfer(hopeless)
+                    return any(sample.distress for sample in list(control.samples))
+
+                eventually(told)
                 long.result()
