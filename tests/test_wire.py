@@ -351,7 +351,7 @@ class TestDeadlines:
             )
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert error.details() == "the deadline passed while the request was queued"
-            error = refused(service.ModelInfer, infer_request("spin", spinning.spins(1)), timeout=0.2)
+            error = refused(service.ModelInfer, infer_request("spin", spinning.spins(1)), timeout=1.0)
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             long.result()
             assert eventually(lambda: worker.ended("expired"), lambda count: count == 2)
