@@ -127,7 +127,12 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         help="page; default: evaluation.html, and none with --markdown",
     )
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE.md", help="document whose marked tables are rewritten"
+        "--markdown",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.md",
+        help="document whose marked tables are rewritten; may be given for several",
     )
     parser.set_defaults(run=_report)
 

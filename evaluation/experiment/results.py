@@ -19,6 +19,7 @@ _ORDER = (
     "costs",
     "cfs-period",
     "trust",
+    "serving",
 )
 
 

@@ -19,6 +19,7 @@ from evaluation.serving.plan import Plan
 from evaluation.serving.recipes import OURS, Recipe
 
 _RESULTS = Path("evaluation/results")
+_WHOLE = "make bench-serving"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(str(error))
         return 2
     print(text.render(found))
-    output = parsed.output or (None if parsed.quick else _RESULTS)
+    # A part of it must not take the place of the whole.
+    output = parsed.output or (_RESULTS if command == _WHOLE else None)
     if output is not None:
         _tell(f"finding: {found.write(output)}")
     return 0
@@ -90,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         default=peers.ENVIRONMENTS,
         help=f"of peers; default: {peers.ENVIRONMENTS}",
     )
-    parser.add_argument("--output", type=Path, help=f"default: {_RESULTS}, and none with --quick")
+    parser.add_argument("--output", type=Path, help=f"default: {_RESULTS} for the whole run, else none")
     return parser
 
 
@@ -101,7 +103,7 @@ def _command(parsed: argparse.Namespace) -> str:
         f"--{name}={','.join(chosen)}" for name in ("models", "peers") if (chosen := getattr(parsed, name))
     ]
     words += [f"--{name}={value:g}" for name in ("pairs", "seconds") if (value := getattr(parsed, name))]
-    return "make bench-serving" + (f" ARGS={shlex.quote(shlex.join(words))}" if words else "")
+    return _WHOLE + (f" ARGS={shlex.quote(shlex.join(words))}" if words else "")
 
 
 def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:

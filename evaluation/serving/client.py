@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
 import grpc
 import numpy as np
 
@@ -17,7 +16,6 @@ from evaluation.serving.recipes import Dialect
 from evaluation.serving.subjects import Array, Payload
 from protos import inference_pb2
 
-_HEADERS = {"Content-Type": "application/octet-stream"}
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # else all channels of the process share one connection
@@ -58,9 +56,11 @@ async def connect(dialect: Dialect, address: str) -> AsyncIterator[Client]:
         async with grpc.aio.insecure_channel(f"ipv4:{address}", _OPTIONS) as channel:
             yield _Grpc(channel.unary_unary(_METHOD))
     elif dialect is Dialect.HTTP:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=3600.0)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            yield _Http(session, f"http://{address}/predict")
+        # What it is made of comes with the development environment only.
+        from evaluation.serving import over_http
+
+        async with over_http.connect(address) as way:
+            yield way
     else:
         raise ValueError(f"{dialect}: expected a server that takes requests")
 
@@ -85,32 +85,6 @@ class _Grpc:
             return np.frombuffer(response.raw_output_contents[0], np.float32)
         typed = [value for output in response.outputs for value in output.contents.fp32_contents]
         return np.array(typed, np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class _Http:
-    session: aiohttp.ClientSession
-    url: str
-
-    @property
-    def gives_up(self) -> bool:
-        return False
-
-    async def infer(self, payload: Payload, timeout_s: float) -> bytes:
-        try:
-            timeout = aiohttp.ClientTimeout(total=timeout_s)
-            async with self.session.post(
-                self.url, data=payload.body, headers=_HEADERS, timeout=timeout
-            ) as response:
-                body = await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unanswered(type(error).__name__, str(error)) from error
-        if response.status != 200:
-            raise Unanswered(f"HTTP {response.status}", body[:200].decode(errors="replace"))
-        return body
-
-    def decode(self, answer: bytes) -> Array:
-        return np.frombuffer(answer, np.float32) if len(answer) % 4 == 0 else np.empty(0, np.float32)
 
 
 async def loop(address: str, rows: Array, seconds: float, folder: Path) -> tuple[list[float], Array]:

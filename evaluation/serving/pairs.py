@@ -51,13 +51,14 @@ class Interval:
 
 
 def bootstrap(values: Sequence[float], seed: int = 1) -> Interval:
-    """Give the median and its percentile bootstrap interval; values that are no numbers are left out.
+    """Give the median and its percentile bootstrap interval.
 
-    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Raises ValueError for no values.
+    Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Raises ValueError for no values, or
+    one that is no number.
     """
-    known = np.array([value for value in values if not math.isnan(value)])
-    if not known.size:
-        raise ValueError("values: expected at least one number")
+    known = np.array(values, float)
+    if not known.size or np.isnan(known).any():
+        raise ValueError(f"values: expected numbers, got {list(values)}")
     drawn = np.random.default_rng(seed).integers(0, known.size, (_RESAMPLES, known.size))
     medians = np.median(known[drawn], axis=1)
     outside = (1 - LEVEL) / 2

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from evaluation.experiment.cells import NOTHING
 from evaluation.experiment.finding import Cell, Finding, Goal, Table, machine
 from evaluation.serving.contest import Found
 from evaluation.serving.pairs import Interval, Pair, bootstrap
@@ -159,7 +160,9 @@ def judge(promise: Promise, pairs: Mapping[Comparison, Sequence[Pair]], recipes:
     goal = f"{promise.subject}, {_load(promise.load)}: {what} {bound}{promise.quantity.unit}"
     if not about:
         return Goal(goal=goal, measured="not measured", met=None)
-    found = bootstrap([promise.quantity.of(pair) for pair in about])
+    found = _bootstrapped(promise.quantity, about)
+    if found is None:
+        return Goal(goal=goal, measured="no answers", met=None)
     return Goal(
         goal=goal,
         measured=f"{_written(found)}{promise.quantity.unit}, {found.count} pairs",
@@ -168,7 +171,14 @@ def judge(promise: Promise, pairs: Mapping[Comparison, Sequence[Pair]], recipes:
 
 
 def _interval(quantity: Quantity, pairs: Sequence[Pair]) -> str:
-    return _written(bootstrap([quantity.of(pair) for pair in pairs]))
+    found = _bootstrapped(quantity, pairs)
+    return NOTHING if found is None else _written(found)
+
+
+def _bootstrapped(quantity: Quantity, pairs: Sequence[Pair]) -> Interval | None:
+    """None if it is no number in any pair, as the difference of two infinities."""
+    values = [value for pair in pairs if not math.isnan(value := quantity.of(pair))]
+    return bootstrap(values) if values else None
 
 
 def _written(found: Interval) -> str:
@@ -205,12 +215,9 @@ def _settings(plan: Plan, recipes: Recipes, host: Host, every: Sequence[Found]) 
 
 
 def _notes(every: Sequence[Found]) -> Iterable[str]:
-    disturbed = [found.subject for found in every if found.others_share > _MOST_OTHERS]
-    if disturbed:
-        yield (
-            f"Other processes took more than {_MOST_OTHERS:.0%} of the machine during {', '.join(disturbed)}: this run "
-            "supports no claim."
-        )
+    most = max(every, key=lambda found: found.others_share)
+    told = f"Other processes took up to {most.others_share:.1%} of the machine, most during {most.subject}"
+    yield told + (": this run supports no claim." if most.others_share > _MOST_OTHERS else ".")
 
 
 def _missing(every: Sequence[Found], missing: Mapping[str, str]) -> list[str]:

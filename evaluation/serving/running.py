@@ -1,10 +1,10 @@
 """A server that runs in a control group of its own, on its own CPUs, and stands still while another is measured."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,9 +16,12 @@ from evaluation.serving.recipes import Recipe
 from evaluation.serving.subjects import Subject
 from evaluation.serving.task import Task
 
+_numbers = itertools.count()
+
 PERIOD_US = 100_000  # the kernel's default, and what Docker sets
 _HOST = "127.0.0.1"
 _LEAVE_S = 10.0
+_GROUP = "sponge-serving"  # then the process that made it, and a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Host:
 
 
 def divide() -> Host:
-    """Give the last CPU to servers and all others to the client. Raises StartError."""
+    """Give the last CPU to servers and all others to the client; remove what a run that was killed has left.
+
+    Raises StartError.
+    """
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise StartError("serving: expected two CPUs, one for the servers and one for their client")
@@ -42,6 +48,7 @@ def divide() -> Host:
         raise StartError(f"control groups: {error}") from error
     if parent is None:
         raise StartError("no control group may be made here, and without one there is no quota")
+    _remove_abandoned(parent)
     return Host(parent, frozenset(cpus[-1:]), frozenset(cpus[:-1]))
 
 
@@ -106,7 +113,7 @@ async def started(recipe: Recipe, subject: Subject, folder: Path, host: Host) ->
     task, task_file = _task(subject, folder)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            group = Cgroup.create(f"sponge-serving-{uuid.uuid4().hex[:8]}", host.parent)
+            group = Cgroup.create(f"{_GROUP}-{os.getpid()}-{next(_numbers)}", host.parent)
             stack.callback(_empty, group)
             group.set_quota(host.quota_millicores, PERIOD_US)
             process = await Process.spawn(
@@ -130,6 +137,14 @@ def _task(subject: Subject, folder: Path) -> tuple[Task, Path]:
     task, file = Task.of(subject, _HOST, free_port()), folder / "task.json"
     task.write(file)
     return task, file
+
+
+def _remove_abandoned(parent: Cgroup) -> None:
+    """What stands still hears of nobody's death but its own."""
+    for path in parent.cpu.glob(f"{_GROUP}-*-*"):
+        owner = path.name.split("-")[-2]
+        if not Path(f"/proc/{owner}").exists():
+            _empty(Cgroup.at(path))
 
 
 def _empty(group: Cgroup) -> None:

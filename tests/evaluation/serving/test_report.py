@@ -42,6 +42,15 @@ def test_what_was_not_measured_is_neither_kept_nor_broken():
     assert "over mlserver" in goal.goal
 
 
+def test_where_neither_answered_there_is_no_difference():
+    nothing = sample(latencies_s=(), in_time=0, unanswered=4)
+    promise = Promise("mlp", Closed(8), ECHO_MODEL, Quantity.P50_ADDED, at_most=0.3)
+    goal = report.judge(promise, {ONE: [Pair(nothing, nothing)]}, OURS)
+    assert (goal.measured, goal.met) == ("no answers", None)
+    found = Found("mlp", {ONE: [Pair(nothing, nothing)]}, {}, {}, {}, 0.0)
+    assert report.beside(found, OURS).rows[0][5] == "–"
+
+
 def test_what_is_sponges_alone_counts_all_pairs():
     load = Open(600, 50)
     seen = {

@@ -1,12 +1,13 @@
 import asyncio
 import contextlib
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from core.cgroup import usable_parent
+from core.cgroup import Cgroup, usable_parent
 from evaluation.process import StartError
 from evaluation.serving import client, measuring, running, subjects
 from evaluation.serving.recipes import ECHO, ECHO_MODEL, OURS, SPONGE, Dialect, Recipe
@@ -77,6 +78,24 @@ async def test_nothing_that_a_server_has_started_stays(subject, tmp_path):
         pids = server.pids()
     await until(pids, "Z")
     assert not server.group.cpu.exists()
+
+
+async def test_what_a_run_that_was_killed_has_left_is_removed():
+    parent = usable_parent()
+    ended = await asyncio.create_subprocess_exec("true")
+    await ended.wait()
+    group = Cgroup.create(f"sponge-serving-{ended.pid}-0", parent)
+    ours = Cgroup.create(f"sponge-serving-{os.getpid()}-left", parent)
+    left = await asyncio.create_subprocess_exec("sleep", "600")
+    group.move(left.pid)
+    left.send_signal(signal.SIGSTOP)
+    try:
+        running.divide()
+        assert await left.wait() == -signal.SIGKILL
+        assert not group.cpu.exists()
+        assert ours.cpu.exists()
+    finally:
+        ours.remove()
 
 
 async def test_a_server_that_answers_otherwise_is_named(subject, tmp_path):
