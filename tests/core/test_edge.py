@@ -186,6 +186,16 @@ async def test_a_call_without_a_message_ends(kind):
         )
 
 
+async def test_a_message_too_large_to_be_decoded_here():
+    async with calling(Call=grpc.unary_unary_rpc_method_handler(echoes)) as channel:
+        call = channel.unary_unary("/test.Service/Call")
+        assert len(await call(bytes(1 << 20))) == 1 << 20
+        assert await error_of(call(bytes((1 << 20) + 1))) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "request: expected at most 1048576 bytes, found 1048577",
+        )
+
+
 async def test_a_client_that_leaves_ends_the_handler():
     waits = Waits()
     async with calling(Call=grpc.stream_stream_rpc_method_handler(waits.answer)) as channel:

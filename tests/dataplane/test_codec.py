@@ -341,6 +341,11 @@ class TestInvalid:
         with pytest.raises(InvalidRequest, match="raw_input_contents of x: expected 2 elements of BYTES"):
             decode(request(tensor("x", "BYTES", [1, 2]), raw=[data]), identity("BYTES"))
 
+    def test_more_strings_than_there_is_time_for(self):
+        asked = request(tensor("x", "BYTES", [1, 2**18 + 1]), raw=[bytes(4 * (2**18 + 1))])
+        with pytest.raises(InvalidRequest, match="raw_input_contents of x: expected at most 262144 elements"):
+            decode(asked, identity("BYTES"))
+
     @pytest.mark.parametrize("raw", [True, False])
     def test_bytes_that_are_not_utf8(self, raw):
         if raw:

@@ -19,8 +19,10 @@ _GLANCE_S = 0.2
 _PATIENCE_S = 60.0
 # The share of calls that are attacks on frames, each on a connection of its own.
 _FRAMES = 0.1
-_WARM_UP = 0.2
-_MAX_GROWTH = 0.05
+# The allocator keeps what the worst attacks of a kind have needed, a megabyte of headers among them: it takes some
+# ten thousand calls until it has seen them all.
+_WARM_UP = 0.5
+_MAX_GROWTH = 0.1
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
