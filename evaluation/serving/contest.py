@@ -60,7 +60,10 @@ class _Contest:
         server = self.servers[name]
         server.resume()
         try:
-            return await measuring.measure(server, self.ways[name], load, seconds, self.plan.lead_s)
+            way = self.ways[name]
+            await measuring.wait_until_right(server, way)
+            lead_s = self.plan.lead_s + server.recipe.settle_s
+            return await measuring.measure(server, way, load, seconds, lead_s)
         finally:
             server.pause()
 

@@ -31,6 +31,7 @@ class Recipe:
     dialect: Dialect
     command: Callable[[Path], Sequence[str]]
     right: bool = True  # whether it answers as the model does; else zeros
+    settle_s: float = 0.0  # under load, until it is itself again after it has stood still
 
 
 def sponge(task_file: Path, slo_ms: float = 30_000.0, rest: str = "") -> Sequence[str]:

@@ -80,7 +80,7 @@ def finding(
             for table in (servers(found, recipes), beside(found, recipes))
             if table.rows
         ],
-        goals=[judge(promise, pairs, recipes) for promise in plan.promises],
+        goals=[judge(promise, pairs, plan.least_pairs, recipes) for promise in plan.promises],
         notes=[*_notes(every), *(f"Missing: {reason}." for reason in _missing(every, missing))],
     )
 
@@ -140,8 +140,10 @@ def beside(found: Found, recipes: Recipes) -> Table:
     )  # fmt: skip
 
 
-def judge(promise: Promise, pairs: Mapping[Comparison, Sequence[Pair]], recipes: Recipes) -> Goal:
-    """A promise is kept when the interval reaches it; None where nothing was measured."""
+def judge(
+    promise: Promise, pairs: Mapping[Comparison, Sequence[Pair]], least_pairs: int, recipes: Recipes
+) -> Goal:
+    """A promise is kept when the interval reaches it; None where there are too few pairs to say so."""
     about = [
         pair
         for one, seen in pairs.items()
@@ -166,7 +168,9 @@ def judge(promise: Promise, pairs: Mapping[Comparison, Sequence[Pair]], recipes:
     return Goal(
         goal=goal,
         measured=f"{_written(found)}{promise.quantity.unit}, {found.count} pairs",
-        met=found.high >= promise.at_least and found.low <= promise.at_most,
+        met=(found.high >= promise.at_least and found.low <= promise.at_most)
+        if found.count >= least_pairs
+        else None,
     )
 
 
@@ -182,10 +186,13 @@ def _bootstrapped(quantity: Quantity, pairs: Sequence[Pair]) -> Interval | None:
 
 
 def _written(found: Interval) -> str:
-    median, low, high = (
-        f"{value:.3g}".replace("inf", "∞") for value in (found.median, found.low, found.high)
-    )
-    return f"{median} ({low} to {high})"
+    return f"{_number(found.median)} ({_number(found.low)} to {_number(found.high)})"
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def _load(load: Load) -> str:

@@ -32,6 +32,7 @@ class Peer:
     folder: str  # of its recipe, and of its environment
     python: Path = Path(sys.executable)
     arguments: tuple[str, ...] = ()  # of its setting
+    settle_s: float = 0.0  # as in Recipe
 
     @property
     def requirements(self) -> str:
@@ -49,10 +50,11 @@ class Peer:
         python = (environments / self.folder / "bin/python").absolute()
         command = (str(python), str(_RECIPES / self.folder / "server.py"))
         return Recipe(
-            self.name,
-            self.title.format(self.version),
-            self.dialect,
-            lambda task_file: (*command, str(task_file), *self.arguments),
+            name=self.name,
+            title=self.title.format(self.version),
+            dialect=self.dialect,
+            command=lambda task_file: (*command, str(task_file), *self.arguments),
+            settle_s=self.settle_s,
         )
 
     def install(self, environments: Path = ENVIRONMENTS) -> None:
@@ -109,6 +111,7 @@ PEERS = {
             _DEBIANS,
         ),
         Peer(LITSERVE, "LitServe {}", "litserve", Dialect.HTTP, "litserve"),
-        Peer(RAY_SERVE, "Ray Serve {}", "ray", Dialect.HTTP, "rayserve"),
+        # Its processes watch each other by the clock: for a second or two after a pause they do little else.
+        Peer(RAY_SERVE, "Ray Serve {}", "ray", Dialect.HTTP, "rayserve", settle_s=3.0),
     )
 }

@@ -17,7 +17,7 @@ def pairs(*ratios):
 
 def judge(ratios, **bound):
     promise = Promise("mlp", Closed(8), ECHO_MODEL, Quantity.THROUGHPUT, **bound)
-    return report.judge(promise, {ONE: pairs(*ratios)}, OURS)
+    return report.judge(promise, {ONE: pairs(*ratios)}, 12, OURS)
 
 
 def test_a_promise_is_kept_when_the_interval_reaches_it():
@@ -35,9 +35,25 @@ def test_a_goal_prints_its_interval():
     assert goal.measured == "0.97 (0.97 to 0.97) ×, 12 pairs"
 
 
+def test_fewer_pairs_than_promised_say_nothing():
+    goal = judge([1.25] * 11, at_least=0.95)
+    assert (goal.measured, goal.met) == ("1.25 (1.25 to 1.25) ×, 11 pairs", None)
+    assert judge([1.25] * 12, at_least=0.95).met
+
+
+def test_numbers_are_written_to_be_read():
+    assert judge([1250.0] * 12, at_least=0).measured.startswith("1,250 (")
+    assert judge([0.12345] * 12, at_least=0).measured.startswith("0.123 (")
+    nothing = Pair(sample(latencies_s=(), in_time=0), sample())
+    found = Found("mlp", {ONE: [nothing]}, {}, {}, {}, 0.0)
+    assert report.beside(found, OURS).rows[0][2:6] == (
+        "0 (0 to 0)", "-1 (-1 to -1)", "∞ (∞ to ∞)", "∞ (∞ to ∞)",
+    )  # fmt: skip
+
+
 def test_what_was_not_measured_is_neither_kept_nor_broken():
     promise = Promise("mlp", Closed(1), "mlserver", Quantity.THROUGHPUT, at_least=2.0)
-    goal = report.judge(promise, {ONE: pairs(1.0)}, OURS)
+    goal = report.judge(promise, {ONE: pairs(1.0)}, 1, OURS)
     assert (goal.measured, goal.met) == ("not measured", None)
     assert "over mlserver" in goal.goal
 
@@ -45,7 +61,7 @@ def test_what_was_not_measured_is_neither_kept_nor_broken():
 def test_where_neither_answered_there_is_no_difference():
     nothing = sample(latencies_s=(), in_time=0, unanswered=4)
     promise = Promise("mlp", Closed(8), ECHO_MODEL, Quantity.P50_ADDED, at_most=0.3)
-    goal = report.judge(promise, {ONE: [Pair(nothing, nothing)]}, OURS)
+    goal = report.judge(promise, {ONE: [Pair(nothing, nothing)]}, 1, OURS)
     assert (goal.measured, goal.met) == ("no answers", None)
     found = Found("mlp", {ONE: [Pair(nothing, nothing)]}, {}, {}, {}, 0.0)
     assert report.beside(found, OURS).rows[0][5] == "–"
@@ -57,7 +73,7 @@ def test_what_is_sponges_alone_counts_all_pairs():
         Comparison("mlp", load, ECHO_MODEL, 12, 1.0): pairs(1.0, 1.0),
         Comparison("mlp", load, BARE, 12, 1.0): pairs(1.0),
     }
-    goal = report.judge(Promise("mlp", load, None, Quantity.GOODPUT, at_least=0.95), seen, OURS)
+    goal = report.judge(Promise("mlp", load, None, Quantity.GOODPUT, at_least=0.95), seen, 3, OURS)
     assert (goal.measured, goal.met) == ("1 (1 to 1), 3 pairs", True)
 
 

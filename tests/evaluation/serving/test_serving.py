@@ -44,7 +44,10 @@ def test_servers_are_measured_beside_each_other(capsys, tmp_path):
 
 
 def test_an_unknown_model_or_peer_is_told(capsys):
-    for flag, known in (("--models", "resnet50, minilm, mlp, bulk"), ("--peers", "mlserver, pytriton")):
+    for flag, known in (
+        ("--models", "resnet50, minilm, mlp, bulk"),
+        ("--peers", "mlserver, mlserver-batching, pytriton"),
+    ):
         with pytest.raises(SystemExit):
             main([flag, "unknown"])
         assert f"{flag}: expected some of {known}" in capsys.readouterr().err
