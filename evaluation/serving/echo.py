@@ -1,6 +1,7 @@
-"""The least that a server in Python can do: grpc.aio on uvloop, no checks, no queue, no batches, no metrics.
+"""The least that a server in Python can do: grpc.aio alone, no checks, no queue, no batches, no metrics.
 
-`python -m evaluation.serving.echo TASK.json` answers zeros; with --model it runs the row in the handler first.
+`python -m evaluation.serving.echo TASK.json` answers zeros; with --model it runs the row in the handler first, with
+--uvloop it does either on the event loop that Sponge runs on.
 """
 
 import argparse
@@ -69,9 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m evaluation.serving.echo", description=__doc__)
     parser.add_argument("task", type=Path, metavar="TASK.json")
     parser.add_argument("--model", action="store_true", help="run the model on each row")
+    parser.add_argument("--uvloop", action="store_true", help="instead of asyncio's own loop")
     parsed = parser.parse_args()
     task = Task.read(parsed.task)
-    uvloop.run(_serve(task, _model(task) if parsed.model else _zeros(task)))
+    run = uvloop.run if parsed.uvloop else asyncio.run
+    run(_serve(task, _model(task) if parsed.model else _zeros(task)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from evaluation.serving.pairs import Pair
 from evaluation.serving.peers import LITSERVE, MLSERVER, MLSERVER_BATCHING, PYTRITON, RAY_SERVE
-from evaluation.serving.recipes import BARE, ECHO, ECHO_MODEL
+from evaluation.serving.recipes import BARE, ECHO, ECHO_MODEL, ECHO_UVLOOP
 from evaluation.serving.sample import Closed, Load, Open
 from evaluation.serving.subjects import BULK, MINILM, MLP, RESNET50
 
@@ -108,7 +108,7 @@ def full() -> Plan:
         *(
             Comparison(MLP, Closed(concurrency), rival, _OTHER_PAIRS, 1.0)
             for concurrency in (1, 8, 32)
-            for rival in (ECHO, LITSERVE, RAY_SERVE)
+            for rival in (ECHO, ECHO_UVLOOP, LITSERVE, RAY_SERVE)
         ),
         Comparison(MLP, Closed(1), BARE, _OTHER_PAIRS, 1.0, (1,)),
         Comparison(MLP, Closed(32), BARE, _OTHER_PAIRS, 1.0, (32,)),
@@ -136,7 +136,7 @@ def only(
     plan: Plan, subjects: Sequence[str], peers: Sequence[str], pairs: int | None, seconds: float | None
 ) -> Plan:
     """Leave out other models and peers; other numbers of pairs at most and seconds unless None."""
-    wanted = {BARE, ECHO, ECHO_MODEL, *peers}
+    wanted = {BARE, ECHO, ECHO_MODEL, ECHO_UVLOOP, *peers}
     return replace(
         plan,
         comparisons=[

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evaluation.serving.task import Task
 
-SPONGE, BARE, ECHO, ECHO_MODEL = "sponge", "bare", "echo", "echo-model"
+SPONGE, BARE, ECHO, ECHO_MODEL, ECHO_UVLOOP = "sponge", "bare", "echo", "echo-model", "echo-uvloop"
 
 
 class Dialect(enum.Enum):
@@ -64,6 +64,10 @@ def _echo_model(task_file: Path) -> Sequence[str]:
     return (*_echo(task_file), "--model")
 
 
+def _echo_uvloop(task_file: Path) -> Sequence[str]:
+    return (*_echo_model(task_file), "--uvloop")
+
+
 OURS = {
     recipe.name: recipe
     for recipe in (
@@ -71,5 +75,6 @@ OURS = {
         Recipe(BARE, "ONNX Runtime in a loop", Dialect.LOOP, _bare),
         Recipe(ECHO, "grpc.aio echo", Dialect.GRPC, _echo, right=False),
         Recipe(ECHO_MODEL, "grpc.aio echo that runs the row", Dialect.GRPC, _echo_model),
+        Recipe(ECHO_UVLOOP, "grpc.aio echo that runs the row, on uvloop", Dialect.GRPC, _echo_uvloop),
     )
 }
