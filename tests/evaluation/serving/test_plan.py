@@ -1,7 +1,7 @@
 from evaluation.serving import plan
 from evaluation.serving.peers import MLSERVER, PEERS
 from evaluation.serving.plan import Quantity
-from evaluation.serving.recipes import BARE, ECHO, ECHO_MODEL
+from evaluation.serving.recipes import BARE, ECHO, ECHO_MODEL, ECHO_UVLOOP
 from evaluation.serving.subjects import MLP
 
 
@@ -30,13 +30,13 @@ def test_no_comparison_is_made_twice():
 
 
 def test_every_rival_can_be_started():
-    assert {one.rival for one in plan.full().comparisons} == {BARE, ECHO, ECHO_MODEL, *PEERS}
+    assert {one.rival for one in plan.full().comparisons} == {BARE, ECHO, ECHO_MODEL, ECHO_UVLOOP, *PEERS}
 
 
 def test_a_part_of_the_plan_can_be_run():
     part = plan.only(plan.full(), [MLP], [MLSERVER], pairs=2, seconds=0.5)
     assert {one.subject for one in part.comparisons} == {MLP}
-    assert {one.rival for one in part.comparisons} == {BARE, ECHO, ECHO_MODEL, MLSERVER}
+    assert {one.rival for one in part.comparisons} == {BARE, ECHO, ECHO_MODEL, ECHO_UVLOOP, MLSERVER}
     assert {one.pairs for one in part.comparisons} == {2}
     assert {one.seconds for one in part.comparisons} == {0.5}
     assert part.promises == plan.full().promises
