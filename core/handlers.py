@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 # parameters to load a model with were 1.3 GiB, and stopped the process for 6 s.
 _MAX_BYTES = 1 << 20
 
-# gRPC cancels the handler of a call that is over at its next turn.
-_CANCELLATION_S = 0.010
+# gRPC cancels the handler of a call that is over at its next turn, which where hundreds end at once is not soon.
+_CANCELLATION_S = 0.25
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ import grpc
 
 from tests.fuzz import abuse, decoder, target, wire
 
-_ROUNDS = 4
+_ROUNDS = 6
 
 
 def main() -> int:

@@ -133,7 +133,7 @@ def bad_headers(dice: random.Random) -> bytes:
 def huge_headers(dice: random.Random) -> bytes:
     """More headers than anybody needs, in frames as large as they may be."""
     size = dice.choice((9_000, 17_000, 70_000, 1_000_000))
-    block = _block(("x", "y" * size)) if dice.random() < 0.5 else _block(*[("x", "y")] * (size // 4))
+    block = _block(("x", "y" * size)) if dice.random() < 0.5 else _block() + b"\x00\x01x\x01y" * (size // 5)
     parts = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
     frames = [frame(HEADERS if at == 0 else CONTINUATION, 0, 1, part) for at, part in enumerate(parts)]
     return _HELLO + b"".join(frames) + frame(CONTINUATION, END_HEADERS, 1)

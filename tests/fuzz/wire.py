@@ -19,10 +19,9 @@ _GLANCE_S = 0.2
 _PATIENCE_S = 60.0
 # The share of calls that are attacks on frames, each on a connection of its own.
 _FRAMES = 0.1
-# The allocator keeps what the worst attacks of a kind have needed, a megabyte of headers among them: it takes some
-# ten thousand calls until it has seen them all.
-_WARM_UP = 0.5
-_MAX_GROWTH = 0.1
+# The allocator keeps what the worst attacks of a kind have needed, a megabyte of headers among them.
+_WARM_UPS = 40
+_MAX_GROWTH = 0.05
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -43,16 +42,14 @@ class Findings:
     violations: list[str] = field(default_factory=list)
 
 
-def run(target: Target, calls: int, seed: int) -> Findings:
-    """So many calls at least; stops at the tenth violation."""
+def run(target: Target, calls: int, seed: int, warm_ups: int = _WARM_UPS) -> Findings:
+    """So many calls at least, besides those that warm it up; stops at the tenth violation."""
     dice = random.Random(seed)
+    _warm_up(target, dice, warm_ups)
     supply = Calls(seed)
-    findings = Findings()
+    findings = Findings(rss_before_mib=target.rss_mib, files_before=target.files)
     began = time.perf_counter()
     while findings.calls < calls and len(findings.violations) < 10:
-        if not findings.files_before and findings.calls >= calls * _WARM_UP:
-            target.settle()
-            findings.rss_before_mib, findings.files_before = target.rss_mib, target.files
         if dice.random() < _FRAMES * _BATCH / (1 + _FRAMES * _BATCH):
             _attack_frames(target, dice, findings)
         else:
@@ -71,6 +68,15 @@ def run(target: Target, calls: int, seed: int) -> Findings:
         findings.violations.append("files were left open")
     findings.violations += target.faults()
     return findings
+
+
+def _warm_up(target: Target, dice: random.Random, rounds: int) -> None:
+    for attack in frames.ATTACKS * rounds:
+        with Connection(target.address) as connection:
+            connection.send(attack(dice))
+            connection.settle(_GLANCE_S)
+    target.check()
+    target.settle()
 
 
 def _attack_frames(target: Target, dice: random.Random, findings: Findings) -> None:
