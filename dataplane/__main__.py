@@ -60,8 +60,8 @@ async def serve(config: Config, engine: Engine, watching: Sequence[Observer] = (
     observers: tuple[Observer, ...] = (telemetry, metrics, statistics, *watching)
     patience_s = config.service.patience_ms / 1000 if config.control.address else 0.0
     batcher = Batcher(_shape(config, engine), ServiceTimes([_UNKNOWN]), config.server.max_queue, patience_s)
-    registry.register(StateCollector(batcher, lambda: resources.read(cgroup), clock))
     worker = Worker(engine, batcher, observers, clock, time.process_time, config.engine.max_instances)
+    registry.register(StateCollector(batcher, lambda: resources.read(cgroup), worker.rung_bytes, clock))
     agent = Agent(config, worker, served, telemetry, cgroup, clock)
     edge = Edge(
         [server.SERVICE],

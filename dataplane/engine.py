@@ -13,6 +13,7 @@ import onnxruntime as ort
 from dataplane import bfloat16
 from dataplane.execution import EngineError, Executed, ModelError, Timing
 from dataplane.modelfile import ModelFile
+from dataplane.resources import resident_bytes
 from dataplane.tensors import Array, ModelSignature, TensorSpec
 from dataplane.warmup import Shapes, Warmup
 
@@ -50,6 +51,7 @@ class _Rung:
 
     session: ort.InferenceSession
     in_use: int = 0
+    memory_bytes: int = 0
     timings: dict[tuple[int, int], Timing] = field(default_factory=dict)  # by rows and bucket
 
 
@@ -88,6 +90,7 @@ class Engine:
             raise
 
     def _load(self, name: str, version: str, warmup_shapes: Shapes | Sequence[Shapes]) -> None:
+        before = resident_bytes()
         try:
             session = _session(self._file, threads=1)
         except Exception as error:
@@ -104,7 +107,7 @@ class Engine:
         batched = _is_batched(session, self._warmup, self._path)
         self._signature = ModelSignature(name, version, inputs, outputs, batched)
         self._output_names = [spec.name for spec in outputs]
-        self._rungs[1] = _Rung(session)
+        self._rungs[1] = _Rung(session, 0, max(0, resident_bytes() - before))
 
     def __repr__(self) -> str:
         return f"<Engine {self._signature.name}, rungs {sorted(self._rungs)}>"
@@ -124,6 +127,11 @@ class Engine:
         with self._lock:
             return threads in self._rungs
 
+    def rung_bytes(self) -> dict[int, int]:
+        """Memory of each session that there is, by threads; see `Runs`."""
+        with self._lock:
+            return {threads: rung.memory_bytes for threads, rung in self._rungs.items()}
+
     def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
         """Make and warm the session of this many threads, and time these batch sizes, smallest first.
 
@@ -135,6 +143,7 @@ class Engine:
         sizes = sorted(set(batches)) if self._signature.batched else [1]
         cells = [(rows, bucket) for rows in sizes for bucket in range(self._warmup.buckets)]
         rung = self._hold(threads)
+        before = resident_bytes()
         try:
             for rows, bucket in cells:
                 if (rows, bucket) not in rung.timings:
@@ -143,6 +152,7 @@ class Engine:
                     wall_s, cpu_s = self._least(rung.session, feed, rows)
                     elements = sum(array.size for array in feed.values()) // rows
                     rung.timings[rows, bucket] = Timing(rows, threads, wall_s, cpu_s, elements)
+            rung.memory_bytes += max(0, resident_bytes() - before)
             return [rung.timings[cell] for cell in cells]
         finally:
             self._release(rung)
@@ -217,6 +227,7 @@ class Engine:
             return rung
 
     def _add(self, threads: int) -> _Rung:
+        before = resident_bytes()
         try:
             session = _session(self._file, threads)
             intact = self._file.intact()
@@ -227,7 +238,7 @@ class Engine:
                 f"{self._path}: has changed since it was loaded; restart to serve the new model, or set"
                 " server.allow_repository_control to have it loaded while serving"
             )
-        rung = _Rung(session, in_use=1)
+        rung = _Rung(session, 1, max(0, resident_bytes() - before))
         with self._lock:
             self._rungs[threads] = rung
             dropped = self._drop_idle()

@@ -65,6 +65,13 @@ class Runs(Protocol):
         """Whether executions on this many threads can start at once."""
         ...
 
+    def rung_bytes(self) -> Mapping[int, int]:
+        """What the process has grown by for each number of threads while that was prepared.
+
+        The runtime tells nothing closer: executions that ran meanwhile are in it.
+        """
+        ...
+
     def prepare(self, threads: int, batches: Sequence[int]) -> list[Timing]:
         """Make executions on `threads` threads of these batch sizes fast, in each shape there is to warm up with.
 

@@ -1,6 +1,6 @@
 """A worker's Prometheus metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -80,9 +80,14 @@ class StateCollector(Collector):
     """Reads at scrape time what has a state rather than events."""
 
     def __init__(
-        self, batcher: Batcher, resources: Callable[[], Resources], clock: Callable[[], float]
+        self,
+        batcher: Batcher,
+        resources: Callable[[], Resources],
+        rung_bytes: Callable[[], Mapping[int, int]],
+        clock: Callable[[], float],
     ) -> None:
         self._batcher = batcher
+        self._rung_bytes = rung_bytes
         self._resources = resources
         self._clock = clock
 
@@ -104,6 +109,14 @@ class StateCollector(Collector):
             ("memory_bytes", "Memory in use.", resources.memory_bytes),
         ):
             yield GaugeMetricFamily(f"sponge_worker_{name}", text, value=value)
+        rungs = GaugeMetricFamily(
+            "sponge_worker_rung_memory_bytes",
+            "Memory that the session of so many threads took when it was made and warmed.",
+            labels=["threads"],
+        )
+        for threads, taken in self._rung_bytes().items():
+            rungs.add_metric([str(threads)], taken)
+        yield rungs
         yield CounterMetricFamily("sponge_worker_cpu_seconds", "CPU time used.", value=resources.cpu_s)
         yield CounterMetricFamily(
             "sponge_worker_throttled_seconds",

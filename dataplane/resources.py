@@ -57,6 +57,12 @@ def read(cgroup: Cgroup | None) -> Resources:
         return _of_process()
 
 
+def resident_bytes() -> int:
+    """Memory that this process has for itself, without files that it has mapped."""
+    _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
 def _of_process() -> Resources:
     rss = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

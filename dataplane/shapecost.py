@@ -45,10 +45,11 @@ class ShapeCosts:
         return f"<ShapeCosts shapes={len(self._shapes)} even={self.even}>"
 
     def expect(self, sizes: Mapping[int, float]) -> None:
-        """Say what rows of so many elements cost before any has been seen."""
+        """Say what rows of so many elements cost of a model of which nothing has been seen yet."""
         self._sizes = list(sizes.items())
-        self._curve = None
-        self.even = self.even and len(sizes) <= 1
+        self._shapes.clear()
+        self._curve, self._only, self._mix = None, None, 1.0
+        self.even = len(sizes) <= 1
 
     def forget(self) -> None:
         """The model has become another: what was measured and seen says nothing of it."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import inf
@@ -140,6 +140,10 @@ class Worker:
         finally:
             del self._retiring[generation]
         return self._engines.pop(generation)
+
+    def rung_bytes(self) -> Mapping[int, int]:
+        """Memory of the newest engine's sessions by threads; see `Runs.rung_bytes`."""
+        return self._engines[self._generation].rung_bytes()
 
     async def apply(
         self, shape: Shape, table: Sequence[ServiceTime], pace_millicores: int | None = None

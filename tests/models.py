@@ -153,6 +153,18 @@ def slow(path: Path, work: int) -> Path:
     )
 
 
+def weighty(path: Path, mib: int) -> Path:
+    """FP32 [N, 256] → [N, 1024·mib], by a matrix of so many MiB."""
+    width = mib * 1024
+    return _save(
+        path,
+        [helper.make_node("MatMul", ["x", "weights"], ["y"])],
+        inputs=[_value("x", TensorProto.FLOAT, ["N", _WIDTH])],
+        outputs=[_value("y", TensorProto.FLOAT, ["N", width])],
+        constants={"weights": np.ones((_WIDTH, width), np.float32)},
+    )
+
+
 def similarity(path: Path, *, symbols: tuple[str, str]) -> Path:
     """Compare rows: FP32 q [Q, 4], d [D, 4] → y = q·dᵀ [Q, D], the sizes Q and D named by `symbols`."""
     return _save(

@@ -205,7 +205,7 @@ def _table(offers: Offers, titles: Mapping[str, str]) -> Table:
             "client's CPU", "client late, ms",
         ],
         rows=rows,
-        note=f"Capacity is what Sponge answers in time where that is most, {offers.capacity:.1f} a second. A client that "
+        note=f"Capacity is the most that Sponge answers in time, {offers.capacity:.1f} a second. A client that "
         "is late itself, here at the 99 % quantile, has its lateness counted in all latencies.",
     )  # fmt: skip
 

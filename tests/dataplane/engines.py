@@ -28,6 +28,9 @@ class FakeEngine:
     def has(self, threads):
         return threads in self.rungs
 
+    def rung_bytes(self):
+        return dict.fromkeys(self.rungs, 1 << 20)
+
     def prepare(self, threads, batches):
         self.preparing = True
         assert self._prepare.wait(timeout=30)

@@ -236,6 +236,15 @@ class TestRungs:
         assert [(timing.rows, timing.elements) for timing in timings] == [(1, 16), (1, 64), (2, 16), (2, 64)]
         assert engine.prepare(1, [1, 2]) == timings
 
+    def test_memory_of_each_is_told(self, path):
+        engine = Engine(models.weighty(path, mib=32), "weighty", "1", max_rungs=2)
+        engine.prepare(2, [1])
+        told = engine.rung_bytes()
+        assert told.keys() == {1, 2}
+        assert all(16 << 20 < taken < 256 << 20 for taken in told.values())
+        engine.prepare(3, [1])
+        assert engine.rung_bytes().keys() == {2, 3}
+
     def test_the_least_recently_used_goes(self, path):
         engine = Engine(models.scale(path), "scale", "1", max_rungs=2)
         engine.prepare(2, [1])
