@@ -6,8 +6,10 @@ as a value, and `Step.wake_at` says when to ask again if nothing happens before.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from core import edf
+from dataplane.due import Fixed, Patience
 from dataplane.queue import EdfQueue
 from dataplane.request import Outcome, Request
 from dataplane.servicetime import ServiceTimes
@@ -82,11 +84,12 @@ class Batcher:
         self.max_queue = max_queue
         self.patience_s = patience_s
         self.hold_until = 0.0
-        self._live = EdfQueue()
-        self._doubtful = EdfQueue()
-        self._late = EdfQueue()
         # When a doubtful request was so first, and when it would have ended.
         self._doubted: dict[Request, tuple[float, float]] = {}
+        self._patience = Patience(patience_s, self._doubted, times)
+        self._live = EdfQueue(Fixed(lambda request: request.deadline_at))
+        self._doubtful = EdfQueue(self._patience)
+        self._late = EdfQueue(Fixed(lambda request: request.expires_at))
         self._running: list[Execution] = []
         self._last_start_at = float("-inf")
         self._busy_seconds = 0.0
@@ -194,32 +197,20 @@ class Batcher:
 
     def _expire(self, now: float, work: _Work) -> None:
         # Not only the head: a deadline may lie before its rank (see deadline.Policy.min_slo_s).
-        for request in [r for r in self._live if r.deadline_at <= now]:
-            self._live.remove(request)
+        for request in self._live.take_due(now):
             self._doubted.pop(request, None)
             if now < request.expires_at:
                 self._late.add(request)
             else:
                 work.drop.append(Drop(request, Outcome.EXPIRED))
-        for request in [r for r in self._late if r.expires_at <= now]:
-            self._late.remove(request)
+        for request in self._late.take_due(now):
             work.drop.append(Drop(request, Outcome.EXPIRED))
 
     def _lose_patience(self, now: float, work: _Work) -> None:
         """Give up what has been doubtful for too long, or cannot be on time any more whatever happens."""
-        for request in list(self._doubtful):
-            if now >= self._doubtful_until(request):
-                _, ends_at = self._doubted[request]
-                self._doubtful.remove(request)
-                self._give_up(request, max(0.0, ends_at - now), work)
-
-    def _doubtful_until(self, request: Request) -> float:
-        since, _ = self._doubted[request]
-        return min(since + self.patience_s, request.deadline_at - self._least(request))
-
-    def _least(self, request: Request) -> float:
-        """Seconds that 95 % of executions of this request alone take at the least."""
-        return self.times.low(request.rows) * self.times.costs.of(request)
+        for request in self._doubtful.take_due(now):
+            _, ends_at = self._doubted[request]
+            self._give_up(request, max(0.0, ends_at - now), work)
 
     def _start_next(self, now: float, work: _Work) -> None:
         """Fill one idle slot from the first lane that is not empty."""
@@ -228,7 +219,7 @@ class Batcher:
             lane = self._live if len(self._live) > 0 else self._doubtful
             first = lane[0]
             deadline = first.deadline_at
-            least = self._least(first)
+            least = self.times.least(first)
             if now + least > deadline and now - self._last_start_at < _PROBE_INTERVAL_S:
                 lane.remove(first)
                 self._give_up(first, least, work)
@@ -315,7 +306,7 @@ class Batcher:
         if not costs.even:
             longest *= max(map(costs.of, self._live))
         end = edf.latest(free_in, count, longest)
-        return now + end <= min(request.deadline_at for request in self._live)
+        return now + end <= self._live.due_at
 
     def _victim(self, miss: int, free_in: Sequence[float], now: float) -> Request:
         """Who makes room for the request at position `miss`.
@@ -374,7 +365,7 @@ class Batcher:
     def _doubt(self, request: Request, now: float, ends_in: float, work: _Work) -> None:
         self._live.remove(request)
         self._doubted.setdefault(request, (now, now + ends_in))
-        if now < self._doubtful_until(request):
+        if now < self._patience.until(request):
             self._doubtful.add(request)
         else:
             self._give_up(request, ends_in, work)
@@ -395,11 +386,9 @@ class Batcher:
         work.drop.append(Drop(last, Outcome.QUEUE_FULL))
 
     def _wake_at(self, now: float) -> float | None:
-        times = [r.deadline_at for r in self._live] + [r.expires_at for r in self._late]
-        times += [self._doubtful_until(r) for r in self._doubtful]
-        if self.hold_until > now and len(self) > 0:
-            times.append(self.hold_until)
-        return min(times, default=None)
+        held_until = self.hold_until if self.hold_until > now and len(self) > 0 else inf
+        at = min(self._live.due_at, self._late.due_at, self._doubtful.due_at, held_until)
+        return None if at == inf else at
 
     def _account(self, now: float) -> None:
         self._busy_seconds += len(self._running) * (now - self._busy_since)

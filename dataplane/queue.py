@@ -3,6 +3,7 @@
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
+from dataplane.due import Due
 from dataplane.request import Request
 
 
@@ -14,10 +15,12 @@ class EdfQueue:
     """Earliest deadline first; equal deadlines in order of arrival.
 
     A sorted list: insertion moves pointers, which at a thousand waiting requests costs less than a heap
-    saves, and everything else (removal anywhere, reading in order) is what a heap cannot do.
+    saves, and everything else (removal anywhere, reading in order) is what a heap cannot do. `due` tells when
+    requests are to leave.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, due: Due) -> None:
+        self._due = due
         self._requests: list[Request] = []
         self._rows = 0
 
@@ -45,6 +48,7 @@ class EdfQueue:
         """Put `request` in its place."""
         insort(self._requests, request, key=_rank)
         self._rows += request.rows
+        self._due.add(request)
 
     def remove(self, request: Request) -> bool:
         """Take `request` out; False if it is not there."""
@@ -53,7 +57,20 @@ class EdfQueue:
             return False
         del self._requests[index]
         self._rows -= request.rows
+        self._due.discard(request)
         return True
+
+    @property
+    def due_at(self) -> float:
+        """When the first is due; infinite where none waits."""
+        return self._due.next_at()
+
+    def take_due(self, now: float) -> list[Request]:
+        """Take out those that are due, and give them in order."""
+        taken = sorted(self._due.take(now), key=_rank)
+        for request in taken:
+            self.remove(request)
+        return taken
 
     def _find(self, request: Request) -> int | None:
         index = bisect_left(self._requests, _rank(request), key=_rank)

@@ -88,6 +88,10 @@ class ServiceTimes:
         """Seconds that 95 % of executions take at the least."""
         return self._low(self._prediction(rows))
 
+    def least(self, request: Request) -> float:
+        """Seconds that 95 % of executions of this request alone take at the least."""
+        return self.low(request.rows) * self.costs.of(request)
+
     def high(self, rows: int) -> float:
         """Seconds that 95 % of executions do not exceed."""
         return self._high(self._prediction(rows))

@@ -1,10 +1,18 @@
 """The EDF queue against a list that is sorted whenever it is read."""
 
+from math import inf
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from dataplane.due import Fixed
 from dataplane.queue import EdfQueue
 from tests.dataplane.requests import request
+
+
+def lane():
+    """A queue that requests leave at their deadline."""
+    return EdfQueue(Fixed(lambda request: request.deadline_at))
 
 
 class EdfQueueMachine(RuleBasedStateMachine):
@@ -12,7 +20,7 @@ class EdfQueueMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.queue = EdfQueue()
+        self.queue = lane()
         self.model = []
         self.gone = []
 
@@ -35,6 +43,13 @@ class EdfQueueMachine(RuleBasedStateMachine):
         if self.gone:
             assert not self.queue.remove(self.gone[index % len(self.gone)])
 
+    @rule(now=st.sampled_from([0.5, 1.0, 2.0]) | st.floats(0, 3))
+    def take_due(self, now):
+        taken = self.queue.take_due(now)
+        assert taken == sorted((r for r in self.model if r.deadline_at <= now), key=lambda r: r.rank_at)
+        self.model = [r for r in self.model if r.deadline_at > now]
+        self.gone += taken
+
     @invariant()
     def equals_the_sorted_list(self):
         # Python's sort is stable, and the model is in order of arrival.
@@ -42,6 +57,7 @@ class EdfQueueMachine(RuleBasedStateMachine):
         assert list(self.queue) == expected
         assert [self.queue[index] for index in range(len(self.queue))] == expected
         assert self.queue.rows == sum(r.rows for r in expected)
+        assert self.queue.due_at == min((r.deadline_at for r in expected), default=inf)
         assert all(r in self.queue for r in expected)
         assert repr(self.queue) == f"<EdfQueue requests={len(expected)} rows={self.queue.rows}>"
 
@@ -50,7 +66,7 @@ TestEdfQueue = EdfQueueMachine.TestCase
 
 
 def test_rank_orders_where_it_differs_from_the_deadline():
-    queue = EdfQueue()
+    queue = lane()
     liar = request(0.001, rank_at=0.5)
     honest = request(0.4)
     queue.add(liar)
