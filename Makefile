@@ -7,11 +7,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 # ONNX Runtime's wheels since 1.29 report to Microsoft unless told not to before they load.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help venv demo bench-serving fuzz test lint images up down
+.PHONY: help venv demo bench-serving bench-endurance bench-overload fuzz test lint images up down
 
 help:
 	@echo 'make demo    serve two models to clients with deadlines on this machine, and report; two minutes'
 	@echo 'make bench-serving  Sponge beside other servers, each installed below .bench; twenty-five minutes'
+	@echo 'make bench-endurance  a worker resized every second under load, and its memory; twelve minutes'
+	@echo 'make bench-overload   2, 5 and 10 times the capacity, beside other servers; twenty-five minutes'
 	@echo 'make test    all tests; those of the containers only where a Docker engine answers'
 	@echo 'make fuzz    a million bad requests to the decoder, and twenty thousand bad calls to a worker; ten minutes'
 	@echo 'make lint    ruff, mypy, import-linter'
@@ -35,6 +37,12 @@ demo: venv
 
 bench-serving: venv
 	.venv/bin/python -m evaluation.serving $(ARGS)
+
+bench-endurance: venv
+	.venv/bin/sponge experiment endurance --output evaluation/results $(ARGS)
+
+bench-overload: venv
+	.venv/bin/sponge experiment overload --output evaluation/results $(ARGS)
 
 test: venv
 	.venv/bin/pytest $(ARGS)
