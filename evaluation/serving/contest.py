@@ -31,48 +31,70 @@ class Found:
     samples: Mapping[tuple[str, Load], Sequence[Sample]]  # by the server's name
     memory_bytes: Mapping[str, int]
     missing: Mapping[str, str]  # servers that did not start, and why
+    restarts: Sequence[str]  # of servers that ended while they were compared, and were started again: why
     others_share: float  # of the machine's CPU time: what neither servers nor client have used
+
+
+class _Failed(Exception):
+    """A server that has ended or answers no more, while it was compared."""
+
+    def __init__(self, name: str, reason: StartError) -> None:
+        super().__init__(str(reason))
+        self.name = name
 
 
 @dataclass(slots=True)
 class _Contest:
     """Servers that run and stand still, and what was seen of them."""
 
+    subject: Subject
     plan: Plan
+    recipes: Mapping[str, Recipe]
+    host: Host
+    folder: Path
+    stack: AsyncExitStack
     servers: dict[str, Server] = field(default_factory=dict)
     ways: dict[str, Client | None] = field(default_factory=dict)
     samples: dict[tuple[str, Load], list[Sample]] = field(default_factory=dict)
+    memory_bytes: dict[str, int] = field(default_factory=dict)
 
-    async def enter(self, stack: AsyncExitStack, server: Server) -> None:
-        """Take a server that was just started, once it is right and warm. Raises StartError."""
-        name, dialect = server.recipe.name, server.recipe.dialect
-        way = None
-        if dialect is not Dialect.LOOP:
-            way = await stack.enter_async_context(client.connect(dialect, server.address))
-        await measuring.wait_until_right(server, way)
-        load = Loop(1) if way is None else _WARM
-        await measuring.measure(server, way, load, self.plan.warm_s, lead_s=0.0)
-        server.pause()
+    async def start(self, name: str) -> None:
+        """Start a server, wait until it is right, and warm it up. Raises StartError."""
+        recipe, folder = self.recipes[name], self.folder / f"{name}-{len(list(self.folder.glob('*')))}"
+        async with AsyncExitStack() as own:
+            server = await own.enter_async_context(started(recipe, self.subject, folder, self.host))
+            way = None
+            if recipe.dialect is not Dialect.LOOP:
+                way = await own.enter_async_context(client.connect(recipe.dialect, server.address))
+            await measuring.wait_until_right(server, way)
+            load = Loop(1) if way is None else _WARM
+            await measuring.measure(server, way, load, self.plan.warm_s, lead_s=0.0)
+            server.pause()
+            self.stack.push_async_exit(own.pop_all())
         self.servers[name], self.ways[name] = server, way
 
     async def measure(self, name: str, load: Load, seconds: float) -> Sample:
-        """Let one server run meanwhile."""
-        server = self.servers[name]
+        """Let one server run meanwhile. Raises _Failed."""
+        server, way = self.servers[name], self.ways[name]
         server.resume()
         try:
-            way = self.ways[name]
             await measuring.wait_until_right(server, way)
             lead_s = self.plan.lead_s + server.recipe.settle_s
-            return await measuring.measure(server, way, load, seconds, lead_s)
+            sample = await measuring.measure(server, way, load, seconds, lead_s)
+            self.memory_bytes[name] = server.memory_bytes()
+            return sample
+        except StartError as error:
+            raise _Failed(name, error) from error
         finally:
             server.pause()
 
     async def pair(self, comparison: Comparison, theirs: Load, *, ours_first: bool) -> Pair:
-        """Measure both, one right after the other, and keep what was seen."""
+        """Measure both, one right after the other, and keep what was seen. Raises _Failed."""
         turns = [(SPONGE, comparison.load), (comparison.rival, theirs)]
         seen = {}
         for name, load in turns if ours_first else reversed(turns):
             seen[name] = await self.measure(name, load, comparison.seconds)
+        for name, load in turns:
             self.samples.setdefault((name, load), []).append(seen[name])
         return Pair(seen[SPONGE], seen[comparison.rival])
 
@@ -98,36 +120,44 @@ async def run(
 ) -> Found:
     """Start the servers that the comparisons of `subject` name, as far as there are recipes, and measure them.
 
-    All are stopped at the end. Raises StartError if Sponge does not start; of the others that is found.
+    All are stopped at the end. A server that ends meanwhile is started again. Raises StartError if Sponge does not
+    start, or ends; what does not start of the others is missing from then on.
     """
     comparisons = [one for one in plan.comparisons if one.subject == subject.name and one.rival in recipes]
-    contest, missing, pairs = _Contest(plan), dict[str, str](), dict[Comparison, list[Pair]]()
+    missing, restarts, pairs = dict[str, str](), list[str](), dict[Comparison, list[Pair]]()
     busy = _Busy()
     async with AsyncExitStack() as stack:
-        for name in [SPONGE, *dict.fromkeys(one.rival for one in comparisons)]:
+        contest = _Contest(subject, plan, recipes, host, folder, stack)
+
+        async def start(name: str) -> None:
             progress(f"{subject.name}: starting {name}")
             try:
-                async with AsyncExitStack() as own:
-                    server = await own.enter_async_context(
-                        started(recipes[name], subject, folder / name, host)
-                    )
-                    await contest.enter(own, server)
-                    stack.push_async_exit(own.pop_all())
+                await contest.start(name)
             except StartError as error:
                 if name == SPONGE:
                     raise
                 missing[name] = str(error)
-        loads = {one: await contest.load_of_rival(one) for one in comparisons if one.rival in contest.servers}
+
+        for name in [SPONGE, *dict.fromkeys(one.rival for one in comparisons)]:
+            await start(name)
+        loads = {one: await contest.load_of_rival(one) for one in comparisons if one.rival not in missing}
         # Turn by turn, so that a machine that drifts drifts for all comparisons alike.
         for turn in range(max((one.pairs for one in loads), default=0)):
             for one, theirs in loads.items():
-                if turn < one.pairs:
-                    progress(f"{subject.name}: pair {turn + 1} of {one.pairs} with {one.rival}, {one.load}")
+                if turn >= one.pairs or one.rival in missing:
+                    continue
+                progress(f"{subject.name}: pair {turn + 1} of {one.pairs} with {one.rival}, {one.load}")
+                try:
                     pair = await contest.pair(one, theirs, ours_first=turn % 2 == 0)
+                except _Failed as failed:
+                    if failed.name == SPONGE:
+                        raise StartError(str(failed)) from failed
+                    restarts.append(str(failed))
+                    await start(failed.name)
+                else:
                     pairs.setdefault(one, []).append(pair)
-        memory = {name: server.memory_bytes() for name, server in contest.servers.items()}
-        others = busy.others(list(contest.servers.values()))
-    return Found(subject.name, pairs, contest.samples, memory, missing, others)
+        others = busy.others([server for name, server in contest.servers.items() if name not in missing])
+    return Found(subject.name, pairs, contest.samples, contest.memory_bytes, missing, restarts, others)
 
 
 class _Busy:

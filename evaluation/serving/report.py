@@ -1,7 +1,7 @@
 """What was found, as lines of JSON, tables and goals. Pure but for the settings of this machine."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from evaluation.experiment.cells import NOTHING
 from evaluation.experiment.finding import Cell, Finding, Goal, Table, machine
@@ -81,7 +81,7 @@ def finding(
             if table.rows
         ],
         goals=[judge(promise, pairs, plan.least_pairs, recipes) for promise in plan.promises],
-        notes=[*_notes(every), *(f"Missing: {reason}." for reason in _missing(every, missing))],
+        notes=_notes(every, missing),
     )
 
 
@@ -221,16 +221,14 @@ def _settings(plan: Plan, recipes: Recipes, host: Host, every: Sequence[Found]) 
     }
 
 
-def _notes(every: Sequence[Found]) -> Iterable[str]:
+def _notes(every: Sequence[Found], missing: Mapping[str, str]) -> list[str]:
     most = max(every, key=lambda found: found.others_share)
-    told = f"Other processes took up to {most.others_share:.1%} of the machine, most during {most.subject}"
-    yield told + (": this run supports no claim." if most.others_share > _MOST_OTHERS else ".")
-
-
-def _missing(every: Sequence[Found], missing: Mapping[str, str]) -> list[str]:
+    others = f"Other processes took up to {most.others_share:.1%} of the machine, most during {most.subject}"
     return [
-        *missing.values(),
-        *(f"{reason} ({found.subject})" for found in every for reason in found.missing.values()),
+        others + (": this run supports no claim." if most.others_share > _MOST_OTHERS else "."),
+        *(f"Missing: {reason}." for reason in missing.values()),
+        *(f"Missing with {found.subject}: {reason}." for found in every for reason in found.missing.values()),
+        *(f"Started again with {found.subject}: {reason}." for found in every for reason in found.restarts),
     ]
 
 

@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,8 @@ class Server:
     process: Process
 
     def pids(self) -> list[int]:
-        """Of every process in its group."""
-        return [int(pid) for pid in (self.group.cpu / "cgroup.procs").read_text().split()]
+        """Of every process in its group, parents before children."""
+        return sorted(map(int, (self.group.cpu / "cgroup.procs").read_text().split()))
 
     def cpu_s(self) -> float:
         """CPU time of all of them since the start, those that have ended included."""
@@ -92,14 +92,14 @@ class Server:
 
     def pause(self) -> None:
         """Let none of them run until `resume`."""
-        self._signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP, self.pids())
 
     def resume(self) -> None:
         """Undo `pause`."""
-        self._signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT, reversed(self.pids()))  # who watches others wakes after them
 
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in self.pids():
+    def _signal(self, number: signal.Signals, pids: Iterable[int]) -> None:
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 

@@ -45,7 +45,7 @@ def test_numbers_are_written_to_be_read():
     assert judge([1250.0] * 12, at_least=0).measured.startswith("1,250 (")
     assert judge([0.12345] * 12, at_least=0).measured.startswith("0.123 (")
     nothing = Pair(sample(latencies_s=(), in_time=0), sample())
-    found = Found("mlp", {ONE: [nothing]}, {}, {}, {}, 0.0)
+    found = Found("mlp", {ONE: [nothing]}, {}, {}, {}, [], 0.0)
     assert report.beside(found, OURS).rows[0][2:6] == (
         "0 (0 to 0)", "-1 (-1 to -1)", "∞ (∞ to ∞)", "∞ (∞ to ∞)",
     )  # fmt: skip
@@ -63,7 +63,7 @@ def test_where_neither_answered_there_is_no_difference():
     promise = Promise("mlp", Closed(8), ECHO_MODEL, Quantity.P50_ADDED, at_most=0.3)
     goal = report.judge(promise, {ONE: [Pair(nothing, nothing)]}, 1, OURS)
     assert (goal.measured, goal.met) == ("no answers", None)
-    found = Found("mlp", {ONE: [Pair(nothing, nothing)]}, {}, {}, {}, 0.0)
+    found = Found("mlp", {ONE: [Pair(nothing, nothing)]}, {}, {}, {}, [], 0.0)
     assert report.beside(found, OURS).rows[0][5] == "–"
 
 
@@ -88,6 +88,7 @@ def test_lines_are_json_of_all_windows_and_infinity_is_null():
         },
         memory_bytes={SPONGE: 100_000_000, BARE: 50_000_000},
         missing={},
+        restarts=[],
         others_share=0.01,
     )
     closed, opened, loop = json.loads(json.dumps(report.lines(found), allow_nan=False))
