@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import os
+import random
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.cgroup import Cgroup, CgroupError, usable_parent
-from evaluation.process import Process, StartError, free_port
+from evaluation.process import Process, StartError
 from evaluation.serving.recipes import Recipe
 from evaluation.serving.subjects import Subject
 from evaluation.serving.task import Task
@@ -20,6 +22,9 @@ _numbers = itertools.count()
 
 PERIOD_US = 100_000  # the kernel's default, and what Docker sets
 _HOST = "127.0.0.1"
+_PORTS = range(
+    20_000, 32_000
+)  # below those that Linux gives away, above those that Ray takes for its workers
 _LEAVE_S = 10.0
 _GROUP = "sponge-serving"  # then the process that made it, and a number
 
@@ -134,9 +139,18 @@ async def started(recipe: Recipe, subject: Subject, folder: Path, host: Host) ->
 
 def _task(subject: Subject, folder: Path) -> tuple[Task, Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    task, file = Task.of(subject, _HOST, free_port()), folder / "task.json"
+    task, file = Task.of(subject, _HOST, _free_port()), folder / "task.json"
     task.write(file)
     return task, file
+
+
+def _free_port() -> int:
+    """One that nobody listens on, nor is given to whoever asks for any: servers of many processes do that first."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((_HOST, port))
+            return port
+    raise StartError(f"ports: none of {_PORTS.start} to {_PORTS.stop - 1} is free")
 
 
 def _remove_abandoned(parent: Cgroup) -> None:
