@@ -13,6 +13,7 @@ from sponge.__main__ import main
 from tests.evaluation.experiment import findings
 
 ROOT = Path(__file__).parents[3]
+DOCUMENTS = ("docs/evaluation.md", "docs/performance.md")
 DOCUMENT = "<!-- finding: demand/Goals -->\n<!-- end -->\n<!-- finding: paper/Settings -->\n<!-- end -->\n"
 
 
@@ -51,6 +52,16 @@ def test_a_document_is_rewritten_without_a_page(
     assert report("results", "--markdown", "evaluation.md") == Said(0, "tables: evaluation.md\n", "")
     assert "| cores ≤ 1.30 × bound | 1.21 | met |" in Path("evaluation.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation.md", "results"]
+
+
+def test_what_one_document_tells_another_need_not(report: Report, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.md", tmp_path / "other.md"
+    one.write_text("<!-- finding: demand/Goals -->\n<!-- end -->\n")
+    other.write_text("<!-- finding: paper/Settings -->\n<!-- end -->\n")
+    said = report(findings.write(tmp_path / "results"), "--markdown", one, "--markdown", other)
+    assert said == Said(0, f"tables: {one}\ntables: {other}\n", "")
+    assert "sponge experiment paper" in other.read_text()
+    assert report(tmp_path / "results", "--markdown", one).err == f"sponge report: {one}: no block of paper\n"
 
 
 def test_what_is_missing_is_told(report: Report, tmp_path: Path) -> None:
@@ -131,9 +142,10 @@ def test_findings_that_contradict_themselves_are_refused(
         Finding.read(path)
 
 
-def test_the_evaluation_says_what_the_results_say() -> None:
-    directory, document = ROOT / "evaluation/results", ROOT / "docs/evaluation.md"
+def test_the_documents_say_what_the_results_say() -> None:
+    directory = ROOT / "evaluation/results"
     told = results.read(directory).findings if any(directory.glob("*.json")) else []
-    text = document.read_text(encoding="utf-8")
-    assert markdown.update(text, told) == text, "run: sponge report --markdown docs/evaluation.md"
-    assert markdown.untold(text, told) == []
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS]
+    for name, text in zip(DOCUMENTS, texts, strict=True):
+        assert markdown.update(text, told) == text, f"run: sponge report --markdown {name}"
+    assert markdown.untold("\n".join(texts), told) == []
