@@ -46,7 +46,9 @@ class Bed:
                     version = tuple(event["version"])
                     applied_s = datetime.fromisoformat(event["timestamp"]).timestamp() - offset_s
                     shape = (event["instances"], event["threads"], event["max_batch"])
-                    swaps.append(Swap(self.decided_s.get(version, applied_s), applied_s, *shape))
+                    # The news of a decision may come later than the log's of what came of it.
+                    decided_s = min(applied_s, self.decided_s.get(version, applied_s))
+                    swaps.append(Swap(decided_s, applied_s, *shape))
         return swaps
 
 
