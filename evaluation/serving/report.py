@@ -167,7 +167,7 @@ def judge(
         return Goal(goal=goal, measured="no answers", met=None)
     return Goal(
         goal=goal,
-        measured=f"{_written(found)}{promise.quantity.unit}, {found.count} pairs",
+        measured=f"{_written(found)}{promise.quantity.unit}, {found.count} pair{'s'[: found.count > 1]}",
         met=(found.high >= promise.at_least and found.low <= promise.at_most)
         if found.count >= least_pairs
         else None,
@@ -226,9 +226,17 @@ def _notes(every: Sequence[Found], missing: Mapping[str, str]) -> list[str]:
     others = f"Other processes took up to {most.others_share:.1%} of the machine, most during {most.subject}"
     return [
         others + (": this run supports no claim." if most.others_share > _MOST_OTHERS else "."),
-        *(f"Missing: {reason}." for reason in missing.values()),
-        *(f"Missing with {found.subject}: {reason}." for found in every for reason in found.missing.values()),
-        *(f"Started again with {found.subject}: {reason}." for found in every for reason in found.restarts),
+        *(f"Missing: {reason.rstrip('.')}." for reason in missing.values()),
+        *(
+            f"Missing with {found.subject}: {reason.rstrip('.')}."
+            for found in every
+            for reason in found.missing.values()
+        ),
+        *(
+            f"Started again with {found.subject}: {reason.rstrip('.')}."
+            for found in every
+            for reason in found.restarts
+        ),
     ]
 
 
