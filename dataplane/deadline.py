@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+# A client gives up by its own clock, which ran before ours by the way of the header and the rounding of the
+# timeout, up to 10 ms: for so long before its deadline it is the deadline that has passed, and not a change of mind.
+CLIENT_EARLY_S = 0.050
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

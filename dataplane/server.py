@@ -13,6 +13,7 @@ from google.protobuf.message_factory import GetMessageClass
 from dataplane import modelconfig, refusal, tensors
 from dataplane.config import Server
 from dataplane.connections import Connections
+from dataplane.deadline import CLIENT_EARLY_S
 from dataplane.inference import Inference
 from dataplane.metrics import Metrics
 from dataplane.refusal import Refusal
@@ -29,9 +30,6 @@ SERVICE = "inference.GRPCInferenceService"
 # gRPC cancels the handler of a call that is over at its next turn, which where hundreds end at once is not soon: after
 # 10 ms one in a hundred had not been, and counted as a call without a message.
 _CANCELLATION_S = 0.25
-# A client gives up by its own clock, which ran before ours by the way of the header and the rounding of the
-# timeout, up to 10 ms.
-_CLIENT_EARLY_S = 0.050
 
 # Triton's names of what else there is than the protocol's core.
 _EXTENSIONS = ("statistics", "model_repository", "model_configuration")
@@ -151,7 +149,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
                 await asyncio.sleep(_CANCELLATION_S)
         except asyncio.CancelledError:
             left_s = context.time_remaining()
-            expired = left_s is not None and left_s <= _CLIENT_EARLY_S
+            expired = left_s is not None and left_s <= CLIENT_EARLY_S
             self._inference.abandon(Outcome.EXPIRED_IN_UPLOAD if expired else Outcome.CANCELLED, received_at)
             raise
         finally:

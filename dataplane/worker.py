@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from dataplane.batcher import Batcher, Drop, Execution, Shape
+from dataplane.deadline import CLIENT_EARLY_S
 from dataplane.execution import EngineError, Executed, Runs
 from dataplane.linger import Linger
 from dataplane.pace import Pace
@@ -116,7 +117,8 @@ class Worker:
             self._futures.pop(request, None)
             now = self._clock()
             if self.batcher.cancel(request):
-                outcome = Outcome.EXPIRED if now >= request.expires_at else Outcome.CANCELLED
+                expired = now >= request.expires_at - CLIENT_EARLY_S
+                outcome = Outcome.EXPIRED if expired else Outcome.CANCELLED
                 self._end(request, outcome, now)
                 self._pump()
             raise
