@@ -144,8 +144,9 @@ class Worker:
         return self._engines.pop(generation)
 
     def rung_bytes(self) -> Mapping[int, int]:
-        """Memory of the newest engine's sessions by threads; see `Runs.rung_bytes`."""
-        return self._engines[self._generation].rung_bytes()
+        """Memory of the newest engine's sessions by threads, empty while there is none; see `Runs.rung_bytes`."""
+        engine = self._engines.get(self._generation)
+        return {} if engine is None else engine.rung_bytes()
 
     async def apply(
         self, shape: Shape, table: Sequence[ServiceTime], pace_millicores: int | None = None
