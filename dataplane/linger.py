@@ -10,10 +10,10 @@ _PROBES = 16
 class Linger:
     """How many turns of the event loop a batch that would gain by growing waits for what the loop is taking in.
 
-    A loop takes in one call after the other, in 0.2 to 0.4 ms each: of requests that were sent together the first is
-    queued while the last is still in a socket, and executions of one row each would be all that there is CPU for.
-    Turns of a loop that has nothing to do take some 5 µs. Where requests come one by one nothing ever joins the
-    first, and it does not wait.
+    A loop takes in one call after the other, over several turns each: of requests that were sent together the first
+    is queued while the last is still in a socket, and executions of one row each would be all that there is CPU for.
+    It is turns that count, and not time: those of a loop that has nothing to do are over at once. Where requests come
+    one by one nothing ever joins the first, and it does not wait.
     """
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from core.handlers import body_of
 from dataplane import modelconfig, refusal, tensors
 from dataplane.config import Server
 from dataplane.connections import Connections
@@ -27,9 +28,6 @@ from protos import inference_pb2 as pb
 from protos import inference_pb2_grpc
 
 SERVICE = "inference.GRPCInferenceService"
-# gRPC cancels the handler of a call that is over at its next turn, which where hundreds end at once is not soon: after
-# 10 ms one in a hundred had not been, and counted as a call without a message.
-_CANCELLATION_S = 0.25
 
 # Triton's names of what else there is than the protocol's core.
 _EXTENSIONS = ("statistics", "model_repository", "model_configuration")
@@ -141,12 +139,7 @@ class InferenceServer(inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._metrics.uncertain_deadline()
         self._inference.announce()
         try:
-            # Iterating over the messages would leave a generator behind that the event loop has to close.
-            read = await context.read()
-            body: bytes | None = None if read is grpc.aio.EOF else read
-            if body is None:
-                # The stream of a call that is over just ends; its cancellation follows.
-                await asyncio.sleep(_CANCELLATION_S)
+            body = await body_of(context)
         except asyncio.CancelledError:
             left_s = context.time_remaining()
             expired = left_s is not None and left_s <= CLIENT_EARLY_S

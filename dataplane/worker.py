@@ -18,8 +18,8 @@ from dataplane.pace import Pace
 from dataplane.request import Completion, ExecutionRecord, Outcome, Request, Tensors
 from dataplane.servicetime import ServiceTime
 
-# Handing an execution to a thread and its outcome back takes 0.15 to 0.2 ms of CPU: what is shorter than this runs
-# on the loop, if no other could run beside it.
+# Handing an execution to a thread and its outcome back costs a good part of this: what is shorter runs on the loop, if
+# no other could run beside it.
 _ON_THE_LOOP_S = 0.001
 
 log = structlog.get_logger()

@@ -32,6 +32,18 @@ def serving(directory, model, **sections):
 
 
 @contextmanager
+def directed(directory, model):
+    """A control plane, and a worker that has attached to it."""
+    port = free_port()
+    with (
+        control_plane(port) as control,
+        serving(directory, model, control={"address": f"{LOOPBACK}:{port}"}) as worker,
+    ):
+        eventually(lambda: control.samples)
+        yield control, worker
+
+
+@contextmanager
 def client(worker):
     with grpc.insecure_channel(worker.address) as channel:
         yield stub(channel)
@@ -291,13 +303,7 @@ class TestBroken:
     def test_a_file_broken_in_place_is_refused_and_what_was_in_it_serves_on(self, tmp_path):
         """Also on other numbers of threads: what is served does not depend on the file."""
         path = models.scale(tmp_path / "scale.onnx")
-        port = free_port()
-        with (
-            control_plane(port) as control,
-            serving(tmp_path, path, control={"address": f"{LOOPBACK}:{port}"}) as worker,
-            client(worker) as service,
-        ):
-            eventually(lambda: control.samples)
+        with directed(tmp_path, path) as (control, worker), client(worker) as service:
             path.write_bytes(b"no model at all")
             assert refused(load, service)[0] is CODE.FAILED_PRECONDITION
             control.direct(1, cpu_millicores=2000, instances=1, threads=2, max_batch=4)
@@ -464,13 +470,7 @@ def test_tritonclient_loads_and_unloads(tmp_path):
 def test_the_control_plane_learns_of_another_model_as_of_another_worker(tmp_path):
     """Whose executions are its own alone, with the times that it was warmed up with first."""
     path = models.scale(tmp_path / "scale.onnx")
-    port = free_port()
-    with (
-        control_plane(port) as control,
-        serving(tmp_path, path, control={"address": f"{LOOPBACK}:{port}"}) as worker,
-        client(worker) as service,
-    ):
-        eventually(lambda: control.samples)
+    with directed(tmp_path, path) as (control, worker), client(worker) as service:
         control.direct(1, max_batch=4)
         eventually(lambda: control.acknowledged() == 1)
         replaced(path, factor=3)
