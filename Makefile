@@ -13,7 +13,7 @@ help:
 	@echo 'make demo    serve two models to clients with deadlines on this machine, and report; two minutes'
 	@echo 'make bench-serving  Sponge beside other servers, each installed below .bench; twenty-five minutes'
 	@echo 'make bench-endurance  a worker resized every second under load, and its memory; eleven minutes'
-	@echo 'make bench-overload   2, 5 and 10 times the capacity, beside other servers; half an hour'
+	@echo 'make bench-overload   2, 5 and 10 times the capacity, beside other servers; ten minutes'
 	@echo 'make test    all tests; those of the containers only where a Docker engine answers'
 	@echo 'make fuzz    a million bad requests to the decoder, and twenty thousand bad calls to a worker; twenty minutes'
 	@echo 'make lint    ruff, mypy, import-linter'
