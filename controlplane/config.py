@@ -98,9 +98,13 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
 
 
 class Store(Section, frozen=True, kw_only=True):
-    """Where decisions are kept."""
+    """What survives a restart: decisions, and the executions that latency models are made of."""
 
-    path: str = ""  # SQLite file; "" keeps them in memory
+    path: str = ""  # SQLite file; "": nothing survives, decisions are kept in memory
+    # How often what was learned is written: a process that is killed loses so much of it.
+    latency_interval_s: Annotated[float, Meta(ge=1)] = 10.0
+    # Most pairs of rows and threads of a model, of 3 KiB each, that are remembered; those not executed for longest go.
+    latency_cells: NonNegative = 4096
 
 
 class Config(Section, frozen=True, kw_only=True):

@@ -37,7 +37,14 @@ class Metrics:
             "sponge_control_plan_failures", "Rounds of the loop that failed.", registry=registry
         )
         self.store_failures = Counter(
-            "sponge_control_store_failures", "Decisions that could not be kept.", registry=registry
+            "sponge_control_store_failures",
+            "Times that something could not be kept or remembered.",
+            registry=registry,
+        )
+        self.store_rows_refused = Counter(
+            "sponge_control_store_rows_refused",
+            "Kept latencies that cannot have been kept like that.",
+            registry=registry,
         )
         self.samples_refused = Counter(
             "sponge_control_samples_refused", "Samples with absurd numbers.", ["service"], registry=registry
