@@ -107,6 +107,13 @@ class Store(Section, frozen=True, kw_only=True):
     latency_cells: NonNegative = 4096
 
 
+class Leader(Section, frozen=True, kw_only=True):
+    """Which of several control planes of one host acts; the others stand by."""
+
+    # File that the one that leads has locked. "": store.path and `.lock`; without a path either, each that runs leads.
+    lock: str = ""
+
+
 class Config(Section, frozen=True, kw_only=True):
     """A whole control.toml; every key has a default."""
 
@@ -116,6 +123,7 @@ class Config(Section, frozen=True, kw_only=True):
     governor: Governor = msgspec.field(default_factory=Governor)
     actuator: Actuator = msgspec.field(default_factory=Actuator)
     store: Store = msgspec.field(default_factory=Store)
+    leader: Leader = msgspec.field(default_factory=Leader)
     services: dict[str, ServicePolicy] = {}
     log_level: LogLevel = "info"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -15,6 +15,11 @@ class Metrics:
     """Counts what the control plane does."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.leader = Gauge(
+            "sponge_control_leader",
+            "1 while this control plane leads, 0 while it stands by.",
+            registry=registry,
+        )
         self.decisions = Counter(
             "sponge_control_decisions",
             "Changes by service and action.",
