@@ -7,8 +7,10 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -16,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from controlplane import actuators, planner
 from controlplane import config as configuration
 from controlplane.config import Config
+from controlplane.leader import Leadership, LockError, Standby
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Planner
@@ -46,13 +49,51 @@ def host_memory_bytes(config: Config) -> int:
     return max(_RESERVED_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") - _RESERVED_BYTES)
 
 
-async def serve(config: Config, store: Store, decide: Planner = planner.plan) -> None:
-    """Run until SIGTERM or SIGINT, then put every worker back to what it was found with.
+def leadership(config: Config) -> Leadership:
+    """What the control planes of this host have one of. Raises LockError."""
+    if config.leader.lock:
+        return Leadership("leader.lock", config.leader.lock)
+    return Leadership("store.path", config.store.path and f"{config.store.path}.lock")
+
+
+async def serve(config: Config, leader: Leadership, decide: Planner = planner.plan) -> None:
+    """Stand by until this process leads; then plan and act until SIGTERM or SIGINT.
 
     `decide` is what plans. Raises ListenError before anything else happens.
     """
     clock = time.monotonic
     registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    services = [service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()]
+    standby = Standby(services)
+    edge = Edge(services, before=[standby])
+    actuator = actuators.make(config.actuator)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        addresses = await edge.listen(config.server.listen, config.server.metrics_listen, registry)
+        log.info("listening", **addresses)
+        await _until(stop, leader.gain())
+        if not leader.held:
+            return
+        # What could touch an allocation is made only now, and the store read: until now another wrote it.
+        with closing(Store(config.store.path)) as store:
+            control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide)
+            registry.register(FleetCollector(control.fleet))
+            control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
+            control_pb2_grpc.add_AdminServicer_to_server(
+                AdminServer(control, config.governor.stale_s, clock), edge.server
+            )
+            standby.end()
+            metrics.leader.set(1)
+            await _lead(control, edge, stop)
+    finally:
+        await edge.stop()
+        await actuator.close()
+
+
+def _fleet(config: Config) -> Fleet:
     fleet = Fleet(
         host_millicores(config),
         host_memory_bytes(config),
@@ -61,35 +102,23 @@ async def serve(config: Config, store: Store, decide: Planner = planner.plan) ->
     )
     fleet.policies.update(config.services)
     fleet.paused = config.governor.paused
-    registry.register(FleetCollector(fleet))
-    actuator = actuators.make(config.actuator)
-    control = ControlLoop(config, fleet, actuator, store, Metrics(registry), clock, decide)
-    edge = Edge([service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()])
-    control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
-    control_pb2_grpc.add_AdminServicer_to_server(
-        AdminServer(control, config.governor.stale_s, clock), edge.server
-    )
-
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    try:
-        addresses = await edge.listen(config.server.listen, config.server.metrics_listen, registry)
-        log.info("listening", **addresses)
-        await edge.serve()
-        log.info("serving", actuator=actuator.kind, host_millicores=fleet.host_millicores)
-        await _until(stop, control)
-        log.info("stopping", workers=len(fleet.workers))
-        await edge.refuse()
-        await control.goodbye()
-    finally:
-        await edge.stop()
-        await actuator.close()
+    return fleet
 
 
-async def _until(stop: asyncio.Event, control: ControlLoop) -> None:
-    """Run the loop until `stop`; it never ends by itself, so what ends it is raised."""
-    running, stopping = asyncio.create_task(control.run()), asyncio.create_task(stop.wait())
+async def _lead(control: ControlLoop, edge: Edge, stop: asyncio.Event) -> None:
+    """Plan and act until `stop`, then put every worker back to what it was found with."""
+    await edge.serve()
+    log.info("serving", actuator=control.actuator.kind, host_millicores=control.fleet.host_millicores)
+    await _until(stop, control.run())
+    log.info("stopping", workers=len(control.fleet.workers))
+    await edge.refuse()
+    await control.goodbye()
+    await edge.stop()  # who watches decisions reads the store
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends, or until `stop`; what it raises is raised."""
+    running, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if running.done():
@@ -106,15 +135,13 @@ def main(arguments: Sequence[str] | None = None, decide: Planner = planner.plan)
     try:
         config = configuration.read(path)
         logs.configure(config.log_level)
-        store = Store(config.store.path)
-        try:
-            asyncio.run(serve(config, store, decide))
-        finally:
-            store.close()
+        # Given up when no thread is left that could still write a quota.
+        with closing(leadership(config)) as leader:
+            asyncio.run(serve(config, leader, decide))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except ListenError as error:
+    except (LockError, ListenError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
     except sqlite3.Error as error:

@@ -98,9 +98,20 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
 
 
 class Store(Section, frozen=True, kw_only=True):
-    """Where decisions are kept."""
+    """What survives a restart: decisions, and the executions that latency models are made of."""
 
-    path: str = ""  # SQLite file; "" keeps them in memory
+    path: str = ""  # SQLite file; "": nothing survives, decisions are kept in memory
+    # How often what was learned is written: a process that is killed loses so much of it.
+    latency_interval_s: Annotated[float, Meta(ge=1)] = 10.0
+    # Most pairs of rows and threads of a model, of 3 KiB each, that are remembered; those not executed for longest go.
+    latency_cells: NonNegative = 4096
+
+
+class Leader(Section, frozen=True, kw_only=True):
+    """Which of several control planes of one host acts; the others stand by."""
+
+    # File that the one that leads has locked. "": store.path and `.lock`; without a path either, each that runs leads.
+    lock: str = ""
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -112,6 +123,7 @@ class Config(Section, frozen=True, kw_only=True):
     governor: Governor = msgspec.field(default_factory=Governor)
     actuator: Actuator = msgspec.field(default_factory=Actuator)
     store: Store = msgspec.field(default_factory=Store)
+    leader: Leader = msgspec.field(default_factory=Leader)
     services: dict[str, ServicePolicy] = {}
     log_level: LogLevel = "info"
 

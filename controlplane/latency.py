@@ -4,9 +4,8 @@ Work is the time an execution takes at full speed with no other beside it, in se
 """
 
 import math
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
@@ -14,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from controlplane.cell import Cell
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 # A float, or an array of them.
 Work = TypeVar("Work", float, NDArray[np.float64])
 
-SAMPLES = 128  # per cell
-HALF_LIFE_S = 300.0  # a model, and the machine under it, change over minutes
 ENOUGH = 8.0  # samples, by weight, with which a cell speaks for itself
+FORGOTTEN = 1e-3  # samples, by weight, with which it says nothing: of one that is ten half-lives old
 UPPER, LOW = 0.95, 0.05
 # Spread of a cell that has too few samples to show its own, as multiples of its mean.
 UPPER_SPREAD, LOW_SPREAD = 1.3, 0.75
@@ -68,18 +68,6 @@ class Curve:
         return (self.gamma * rows + self.epsilon) / threads + self.delta * rows + self.eta
 
 
-@dataclass(slots=True)
-class _Cell:
-    """Executions of one (rows, threads): work, busy slots and time of each."""
-
-    work: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    busy: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    at: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-
-    def weights(self, now: float) -> NDArray[np.float64]:
-        return np.exp2((np.array(self.at) - now) / HALF_LIFE_S)
-
-
 @dataclass(frozen=True, slots=True)
 class _Fitted:
     """Everything derived from the samples at one moment, up to `rows` × `threads`."""
@@ -97,13 +85,14 @@ class LatencyModel:
     The curve is ℓ(b, t) = (γb + ε)/t + δb + η with coefficients ≥ 0: Amdahl's law in t, a fixed and a
     per-row part in each of its terms. A cell (b, t) with enough executions speaks for itself, one with fewer
     is drawn towards the curve, and the curve alone speaks for the rest. The result rises with rows and falls
-    with threads. `quantile` is that of the upper estimate.
+    with threads. `quantile` is that of the upper estimate, `cells` are executions that are known already, by
+    (rows, threads). Age counts from the newest execution: while nothing is executed, nothing is forgotten.
     """
 
-    def __init__(self, quantile: float = UPPER) -> None:
+    def __init__(self, quantile: float = UPPER, cells: Mapping[tuple[int, int], Cell] = {}) -> None:
         self.quantile = quantile
-        self._cells: dict[tuple[int, int], _Cell] = {}
-        self._now = -math.inf
+        self._cells = dict(cells)
+        self._now = max((max(cell.at) for cell in self._cells.values()), default=-math.inf)
         self._fitted: _Fitted | None = None
 
     def __repr__(self) -> str:
@@ -112,12 +101,8 @@ class LatencyModel:
 
     def snapshot(self) -> "LatencyModel":
         """Give a copy that later samples do not change, for use in another thread."""
-        copy = LatencyModel(self.quantile)
-        copy._cells = {
-            key: _Cell(cell.work.copy(), cell.busy.copy(), cell.at.copy())
-            for key, cell in self._cells.items()
-        }
-        copy._now, copy._fitted = self._now, self._fitted
+        copy = LatencyModel(self.quantile, {key: cell.copy() for key, cell in self._cells.items()})
+        copy._fitted = self._fitted
         return copy
 
     def record(self, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
@@ -127,12 +112,14 @@ class LatencyModel:
         """
         if rows < 1 or threads < 1 or not 0 < work_s < math.inf:
             return
-        cell = self._cells.setdefault((rows, threads), _Cell())
-        cell.work.append(work_s)
-        cell.busy.append(max(1.0, busy))
-        cell.at.append(now)
+        self._cells.setdefault((rows, threads), Cell()).record(work_s, max(1.0, busy), now)
         self._now = max(self._now, now)
         self._fitted = None
+
+    @property
+    def cells(self) -> Mapping[tuple[int, int], Cell]:
+        """Executions by (rows, threads), to be read and not changed."""
+        return self._cells
 
     @property
     def known(self) -> bool:
@@ -192,7 +179,7 @@ class LatencyModel:
         for key, cell in self._cells.items():
             weight = cell.weights(self._now)
             total = float(weight.sum())
-            if total < 1e-3:  # ten half-lives ago, and not seen since
+            if total < FORGOTTEN:
                 continue
             alone = np.array(cell.work) / (1 + kappa * (np.array(cell.busy) - 1))
             mean, upper, low = _summary(alone, weight, self.quantile)
@@ -223,10 +210,10 @@ class LatencyModel:
         product, square = KAPPA * KAPPA_WEIGHT, KAPPA_WEIGHT
         for cell in self._cells.values():
             busy = np.array(cell.busy)
-            beside = busy > ALONE
-            if beside.all() or not beside.any():
-                continue
             work, weight = np.array(cell.work), cell.weights(self._now)
+            beside = busy > ALONE
+            if not beside.any() or weight[~beside].sum() < FORGOTTEN:
+                continue
             alone, _, _ = _summary(work[~beside], weight[~beside], self.quantile)
             x = busy[beside] - 1
             y = np.clip(work[beside] / alone - 1, -1.0, x)  # κ is at most 1, also for outliers

@@ -12,6 +12,7 @@ from controlplane import governor, planner, status
 from controlplane.actuators import ActuationError, Actuator
 from controlplane.config import Config
 from controlplane.governor import Governor, crowded
+from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.planner import Plan, Planner
@@ -54,9 +55,16 @@ class ControlLoop:
         self._progress = asyncio.Event()
         self._owners: dict[str, Owner] = {}
         self._store_failed = False
+        self._memory = Memory(store, config.store, metrics, clock)
 
     async def run(self) -> None:
-        """Plan every interval, and at once on distress; until cancelled."""
+        """Plan every interval, and at once on distress, and keep what is learned; until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            # Beside the rounds: a plan does not wait for a disk.
+            tasks.create_task(self._memory.run(self.fleet.models))
+            tasks.create_task(self._go_round())
+
+    async def _go_round(self) -> None:
         while True:
             rest_s = governor.rest_s(self.fleet.host_full)
             await asyncio.sleep(rest_s)
@@ -96,6 +104,8 @@ class ControlLoop:
         owner = self._owner(hello)
         async with owner.lock:  # a write for its predecessor may still be on its way
             quota = await self._read_quota(hello)
+        if hello.model_digest not in self.fleet.models:
+            self.fleet.remember(hello.model_digest, self._memory.recall(hello.model_digest))
         now = self._clock()
         found = allocation_of(hello.allocation)
         startup = 0 if self.fleet.paused else self._startup_millicores(hello)
@@ -152,7 +162,10 @@ class ControlLoop:
             self._distress.set()
 
     async def goodbye(self) -> None:
-        """Put every worker back to the allocation it was found with, as far as time allows, and let it go."""
+        """Put every worker back to the allocation it was found with, as far as time allows, and let it go.
+
+        What was learned is kept.
+        """
         now = self._clock()
         for session in self._sessions.values():
             session.perform(session.worker.resize.restore(now))
@@ -161,6 +174,7 @@ class ControlLoop:
                 await self._settled()
         for session in tuple(self._sessions.values()):
             session.close()
+        await self._memory.keep(self.fleet.models)
 
     async def _settled(self) -> None:
         """Wait until nothing is pending; what failed is tried again when its time comes."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -15,6 +15,11 @@ class Metrics:
     """Counts what the control plane does."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.leader = Gauge(
+            "sponge_control_leader",
+            "1 while this control plane leads, 0 while it stands by.",
+            registry=registry,
+        )
         self.decisions = Counter(
             "sponge_control_decisions",
             "Changes by service and action.",
@@ -37,7 +42,14 @@ class Metrics:
             "sponge_control_plan_failures", "Rounds of the loop that failed.", registry=registry
         )
         self.store_failures = Counter(
-            "sponge_control_store_failures", "Decisions that could not be kept.", registry=registry
+            "sponge_control_store_failures",
+            "Times that something could not be kept or remembered.",
+            registry=registry,
+        )
+        self.store_rows_refused = Counter(
+            "sponge_control_store_rows_refused",
+            "Kept latencies that cannot have been kept like that.",
+            registry=registry,
         )
         self.samples_refused = Counter(
             "sponge_control_samples_refused", "Samples with absurd numbers.", ["service"], registry=registry

@@ -2,9 +2,10 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
 from controlplane.governor import Governor
@@ -122,6 +123,15 @@ class Fleet:
     def model(self, digest: str) -> LatencyModel:
         """What is known of a model; workers of the same file share it."""
         return self._models.setdefault(digest, LatencyModel(self._latency_quantile))
+
+    @property
+    def models(self) -> Mapping[str, LatencyModel]:
+        """What is known of models, by digest."""
+        return self._models
+
+    def remember(self, digest: str, cells: Mapping[tuple[int, int], Cell]) -> None:
+        """Begin with what was known of a model before; one that is known already stays as it is."""
+        self._models.setdefault(digest, LatencyModel(self._latency_quantile, cells))
 
     def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""

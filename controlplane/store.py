@@ -1,7 +1,9 @@
-"""Decisions, kept in SQLite so that they survive a restart."""
+"""What survives a restart, in SQLite: decisions, and what was learned of models."""
 
 import sqlite3
 import time
+from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 from controlplane.resize import Allocation, Version
@@ -10,7 +12,8 @@ from protos import control_pb2
 # A decision is about 300 bytes, and a busy fleet makes one every few seconds: a month of them.
 _MAX_DECISIONS = 500_000
 
-_SCHEMA = """
+# Files without a version hold decisions, or nothing.
+_DECISIONS = """
 CREATE TABLE IF NOT EXISTS decisions (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     decided_unix_s REAL NOT NULL,
@@ -35,6 +38,22 @@ CREATE TABLE IF NOT EXISTS decisions (
 )
 """
 
+# `executions` is a packed `cell.Cell`, of at most 3 KiB.
+_LATENCY = """
+CREATE TABLE latency (
+    model_digest TEXT NOT NULL,
+    batch_rows INTEGER NOT NULL,
+    threads INTEGER NOT NULL,
+    newest_unix_s REAL NOT NULL,
+    executions BLOB NOT NULL,
+    PRIMARY KEY (model_digest, batch_rows, threads)
+)
+"""
+_LATENCY_BY_AGE = "CREATE INDEX latency_by_age ON latency (newest_unix_s)"
+
+# What makes a file of schema n one of n + 1; the schema is the file's user_version.
+_MIGRATIONS = ((_DECISIONS,), (_LATENCY, _LATENCY_BY_AGE))
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -53,14 +72,26 @@ class Decision:
     host_full: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """A packed `cell.Cell` of a model, and when its newest execution was."""
+
+    model_digest: str
+    rows: int
+    threads: int
+    newest_unix_s: float
+    executions: bytes
+
+
 class Store:
-    """The decision log. Opens `path`, or memory where it is empty; raises sqlite3.Error if it cannot."""
+    """Opens `path`, or memory where it is empty, and brings an older file up to date.
+
+    Raises sqlite3.Error if it cannot, also for a file of a newer schema; so do the methods.
+    """
 
     def __init__(self, path: str) -> None:
-        self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(_SCHEMA)
+        self._path = path
+        self._connection = _open(path)
 
     def add(self, decision: Decision) -> int:
         """Append a decision; returns its id."""
@@ -102,6 +133,31 @@ class Store:
         """All decisions after `number`, oldest first."""
         return self._read("WHERE id > ? ORDER BY id", number)
 
+    def keep(self, cells: Iterable[CellRecord], most: int) -> None:
+        """Write each cell in place of what was kept of it, in one transaction, and forget the oldest beyond `most`.
+
+        For any thread: the disk may take its time. Without a path nothing is kept, as it would die with the process.
+        """
+        if not self._path:
+            return
+        with closing(_open(self._path)) as connection, connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(
+                "INSERT OR REPLACE INTO latency VALUES (?, ?, ?, ?, ?)",
+                [(c.model_digest, c.rows, c.threads, c.newest_unix_s, c.executions) for c in cells],
+            )
+            connection.execute(
+                "DELETE FROM latency WHERE rowid IN"
+                " (SELECT rowid FROM latency ORDER BY newest_unix_s DESC LIMIT -1 OFFSET ?)",
+                (most,),
+            )
+
+    def cells(self, model_digest: str) -> list[tuple[object, object, object]]:
+        """Rows, threads and packed executions of what is kept of a model, as they are: the file may be damaged."""
+        return self._connection.execute(
+            "SELECT batch_rows, threads, executions FROM latency WHERE model_digest = ?", (model_digest,)
+        ).fetchall()
+
     def close(self) -> None:
         self._connection.close()
 
@@ -125,6 +181,39 @@ class Store:
             )
             for row in self._connection.execute(f"SELECT * FROM decisions {condition}", (argument,))
         ]
+
+
+def _open(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        _migrate(connection)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    newest = len(_MIGRATIONS)
+    schema = _schema(connection)
+    if schema == newest:
+        return
+    if not 0 <= schema < newest:
+        raise sqlite3.DatabaseError(f"expected a schema up to {newest}, found {schema}")
+    # All or nothing: half of a migration would be a schema that nobody knows.
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statements in _MIGRATIONS[_schema(connection) :]:  # another process may have been faster
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {newest}")
+
+
+def _schema(connection: sqlite3.Connection) -> int:
+    number: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return number
 
 
 def _allocation(columns: tuple[int, int, int, int]) -> control_pb2.Allocation:

@@ -36,7 +36,7 @@ class Edge:
     not. With `tls` the port speaks TLS. With `token_file` all calls but those of health need one of its tokens;
     `unauthenticated` hears of each that is refused for want of one. A peer that is gone without a word is given up
     after `patience_s` and a third of that; one that says nothing is as well. Raises ListenError for files that
-    cannot be used.
+    cannot be used. `before` are asked for the handler of a call before all others.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Edge:
         health_names: Sequence[str] = (),
         max_message_bytes: int = 4 << 20,
         *,
+        before: Sequence[grpc.GenericRpcHandler] = (),
         tls: Tls | None = None,
         token_file: str = "",
         unauthenticated: Callable[[], None] = lambda: None,
@@ -58,7 +59,7 @@ class Edge:
         self._handlers = Handlers()
         self._server = grpc.aio.server(
             # The first that answers a call has it.
-            handlers=[*self._guards, self._handlers],
+            handlers=[*self._guards, *before, self._handlers],
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),

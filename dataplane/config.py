@@ -82,7 +82,7 @@ class Engine(Section, frozen=True, kw_only=True):
 class Control(Section, frozen=True, kw_only=True):
     """The way to the control plane; a worker without one serves with what it started with."""
 
-    address: str = ""
+    address: str = ""  # host:port; of control planes that take over from each other each, with commas between
     report_interval_ms: Annotated[float, Meta(ge=20)] = 200.0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
@@ -38,10 +39,13 @@ class Source(Protocol):
 
 
 class Uplink:
-    """Keeps one stream to the control plane open; serving does not depend on it."""
+    """Keeps one stream to the control plane open; serving does not depend on it.
+
+    `address` may be several, with commas between: they are tried in turns, as of several control planes one leads.
+    """
 
     def __init__(self, address: str, source: Source, interval_s: float, clock: Callable[[], float]) -> None:
-        self._address = address
+        self._addresses = deque(each.strip() for each in address.split(","))
         self._source = source
         self._interval_s = interval_s
         self._clock = clock
@@ -87,13 +91,14 @@ class Uplink:
                 if self._clock() - began_at > _ATTACHED_S:
                     backoff_s = _FIRST_BACKOFF_S
                 if backoff_s == _FIRST_BACKOFF_S:
-                    log.warning("control plane out of reach", address=self._address, reason=reason)
+                    log.warning("control plane out of reach", address=self._addresses[0], reason=reason)
+                self._addresses.rotate(-1)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
     async def _attached(self) -> str:
         """One stream, from hello to its end; returns why it ended."""
-        async with grpc.aio.insecure_channel(self._address, _CHANNEL_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(self._addresses[0], _CHANNEL_OPTIONS) as channel:
             call = control_pb2_grpc.ControlPlaneStub(channel).Attach()
             try:
                 async with asyncio.TaskGroup() as tasks:

@@ -41,8 +41,13 @@ class Control:
 
 
 @contextmanager
-def control(directory: Path, listen: str = f"{LOOPBACK}:0", **sections: Any) -> Iterator[Control]:
-    """Run a control plane until the block ends; `sections` are those of control.toml."""
+def control(
+    directory: Path, listen: str = f"{LOOPBACK}:0", *, serving: bool = True, **sections: Any
+) -> Iterator[Control]:
+    """Run a control plane until the block ends; `sections` are those of control.toml.
+
+    Waits until it serves, or with serving=False only until it listens.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         **sections,
@@ -51,7 +56,8 @@ def control(directory: Path, listen: str = f"{LOOPBACK}:0", **sections: Any) -> 
     }
     with running("controlplane", write_toml(directory / "control.toml", config)) as process:
         addresses = process.wait_for("listening")
-        wait_serving(addresses["listen"])
+        if serving:
+            wait_serving(addresses["listen"])
         yield Control(process, addresses["listen"], addresses["metrics_listen"])
 
 

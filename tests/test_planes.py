@@ -175,6 +175,8 @@ def test_the_quota_of_a_local_process_follows_its_load_in_the_kernel(tmp_path, s
         ({"governor": {"hold_s": 1}}, "hold_s"),
         ({"services": {"a": {"min_millicores": 900, "max_millicores": 600}}}, "services.a.min_millicores"),
         ({"store": {"path": "/absent/sponge.db"}}, "store.path"),
+        ({"store": {"latency_interval_s": 0.5}}, "store.latency_interval_s"),
+        ({"leader": {"lock": "/absent/lock"}}, "leader.lock"),
         ({"server": {"listen": "nowhere:1"}}, "server.listen"),
         ({"log_level": "loud"}, "log_level"),
     ],

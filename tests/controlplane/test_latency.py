@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.cell import HALF_LIFE_S
 from controlplane.latency import (
     ENOUGH,
-    HALF_LIFE_S,
     KAPPA,
     Curve,
     LatencyModel,

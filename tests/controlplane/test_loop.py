@@ -10,6 +10,7 @@ from controlplane import planner
 from controlplane.actuators.fake import FakeActuator
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.knapsack import SolverStatus
+from controlplane.latency import UNKNOWN_WORK_S
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons
@@ -32,13 +33,14 @@ class Plane:
     )
     now: float = 0.0
     decide: Planner = planner.plan
+    path: str = ""
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
         self.fleet = Fleet(4000, 1 << 33, 0.001)
         self.fleet.policies.update(self.config.services)
         self.registry.register(FleetCollector(self.fleet))
-        self.store = Store("")
+        self.store = Store(self.path)
         self.loop = ControlLoop(
             self.config,
             self.fleet,
@@ -93,8 +95,13 @@ class FakeWorker:
                 pb.Sample(window_s=0.1, allocation=directive.allocation, acknowledged=directive.version),
             )
 
-    async def second(self, rate: int, wall_ms: float = 100.0, *, obey: bool = True) -> None:
-        """One second of `rate` requests with a budget of about a second, and the loop's tick after it."""
+    async def second(
+        self, rate: int, wall_ms: float = 100.0, *, obey: bool = True, executed: int = 20
+    ) -> None:
+        """One second of `rate` requests with a budget of about a second, and the loop's tick after it.
+
+        At most `executed` of them have been.
+        """
         self.plane.now += 1.0
         if obey:
             self.obey()
@@ -106,7 +113,7 @@ class FakeWorker:
                 headers=rate,
                 arrivals=rate,
                 arrived_rows=rate,
-                executions=[run] * min(rate, 20),
+                executions=[run] * min(rate, executed),
                 budget_at_arrival=pb.Histogram(upper_bound_ms=[800, 1200], count=[0, rate, 0]),
                 allocation=self.allocation,
                 acknowledged=self.version,
@@ -396,3 +403,27 @@ async def test_a_paused_plane_changes_nothing_on_attach_either():
     await FakeWorker.attach(plane, worker_id="v")
     await settle()
     assert plane.actuator.writes == []
+
+
+async def test_the_first_plan_after_a_restart_is_of_what_was_learned_before(tmp_path):
+    """Of the model: what its clients want is seen anew."""
+    planned = []
+
+    def decide(services, *limits):
+        planned.append((services[0].latency.mean(1, 1), services[0].demand.rate))
+        return planner.plan(services, *limits)
+
+    for life, work_s in enumerate((UNKNOWN_WORK_S, 0.025)):
+        plane = Plane(
+            FakeActuator({"w": Quota(1100)}), now=1000.0 * life, decide=decide, path=str(tmp_path / "db")
+        )
+        worker = await FakeWorker.attach(plane)
+        assert worker.session.worker.arrival_rate == 0
+        await worker.second(10, executed=0)
+        assert planned[-1] == pytest.approx((work_s, 10), rel=0.05)
+        for _ in range(10):
+            await worker.second(20, wall_ms=25.0)
+        obeying = asyncio.create_task(worker.acknowledge_all())
+        await plane.loop.goodbye()
+        await obeying
+        plane.store.close()

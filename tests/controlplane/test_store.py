@@ -1,11 +1,13 @@
-"""Decisions survive a restart."""
+"""Decisions survive a restart, and the next schema."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
+from controlplane import store as module
 from controlplane.resize import Allocation, Version
-from controlplane.store import Decision, Store
+from controlplane.store import CellRecord, Decision, Store
 
 
 def decision(epoch: int) -> Decision:
@@ -45,3 +47,47 @@ def test_what_was_added_is_read_back_oldest_first_also_by_the_next_process(tmp_p
 def test_a_path_that_cannot_be_opened_is_an_error(tmp_path):
     with pytest.raises(sqlite3.Error):
         Store(str(tmp_path / "absent" / "sponge.db"))
+
+
+def test_a_file_of_decisions_alone_is_brought_up_to_date(tmp_path):
+    """As it was before a schema had a number."""
+    path = str(tmp_path / "sponge.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute(module._DECISIONS)
+        values = (1.7e9, "w", "vision", 1, 7, 500, 1, 1, 1, 1100, 1, 1, 4, "grow", "needed", 7.5, 3, 0.25, 1)
+        file.execute(f"INSERT INTO decisions VALUES (NULL{', ?' * 19})", values)
+    for life in range(2):
+        with closing(Store(path)) as store:
+            assert [d.version.epoch for d in store.last(10)] == [7]
+            assert store.cells("d") == [(1, 2, b"packed")] * life
+            store.keep([CellRecord("d", 1, 2, 1.7e9, b"packed")], most=10)
+            assert store.cells("d") == [(1, 2, b"packed")]
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+def test_a_file_of_a_newer_schema_is_an_error_and_stays_as_it_is(tmp_path):
+    path = str(tmp_path / "sponge.db")
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA user_version = 9")
+    with pytest.raises(sqlite3.Error, match="expected a schema up to 2, found 9"):
+        Store(path)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path):
+    path = str(tmp_path / "sponge.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute("CREATE TABLE latency_by_age (x)")  # in the way of an index
+    with pytest.raises(sqlite3.Error):
+        Store(path)
+    with closing(sqlite3.connect(path)) as file:
+        assert file.execute("SELECT name FROM sqlite_master").fetchall() == [("latency_by_age",)]
+        assert file.execute("PRAGMA user_version").fetchone() == (0,)
+
+
+def test_in_memory_no_cells_are_kept():
+    with closing(Store("")) as store:
+        store.keep([CellRecord("d", 1, 2, 1.7e9, b"packed")], most=10)
+        assert store.cells("d") == []

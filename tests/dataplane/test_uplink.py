@@ -34,11 +34,11 @@ class Source:
 
 
 @asynccontextmanager
-async def attached(source):
-    """An uplink of `source`, and the control plane it is attached to."""
+async def attached(source, others=""):
+    """An uplink of `source`, and the control plane it is attached to; `others` are addresses that it tries before."""
     port = free_port()
     with control_plane(port) as control:
-        uplink = Uplink(f"{LOOPBACK}:{port}", source, 0.02, time.monotonic)
+        uplink = Uplink(f"{others}{LOOPBACK}:{port}", source, 0.02, time.monotonic)
         running = asyncio.create_task(uplink.run())
         try:
             await soon(lambda: control.samples)
@@ -86,3 +86,12 @@ async def test_another_hello_is_said_on_another_stream_at_once():
         assert source.obeyed == []
         control.direct(8)
         await soon(lambda: source.obeyed == [8])
+
+
+async def test_of_several_control_planes_the_one_that_takes_workers_is_found():
+    source = Source()
+    nobody = f"{LOOPBACK}:{free_port()}, "
+    async with attached(source, others=nobody) as control:
+        source.bad_samples = 1
+        # Once more around.
+        await soon(lambda: len(control.hellos) == 2)

@@ -1,0 +1,64 @@
+"""Executions of one number of rows on one number of threads: what a latency model is made of."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLES = 128  # the newest
+HALF_LIFE_S = 300.0  # a model, and the machine under it, change over minutes
+
+_NUMBER = np.dtype("<f8")
+_BYTES = 3 * _NUMBER.itemsize  # of an execution
+
+
+def _samples() -> deque[float]:
+    return deque(maxlen=SAMPLES)
+
+
+@dataclass(slots=True)
+class Cell:
+    """Work in seconds, busy slots and time of each execution, oldest first."""
+
+    work: deque[float] = field(default_factory=_samples)
+    busy: deque[float] = field(default_factory=_samples)
+    at: deque[float] = field(default_factory=_samples)
+
+    def record(self, work_s: float, busy: float, now: float) -> None:
+        """Add an execution; beyond SAMPLES the oldest goes."""
+        self.work.append(work_s)
+        self.busy.append(busy)
+        self.at.append(now)
+
+    def weights(self, now: float) -> NDArray[np.float64]:
+        """What each execution counts: 1 now, half of that a half-life ago."""
+        return np.exp2((np.array(self.at) - now) / HALF_LIFE_S)
+
+    def copy(self) -> "Cell":
+        return Cell(self.work.copy(), self.busy.copy(), self.at.copy())
+
+    def pack(self, epoch_s: float) -> bytes:
+        """As bytes that mean the same to another process.
+
+        `epoch_s` is the Unix time at which the clock that `at` was read from stood at zero.
+        """
+        return np.array([self.work, self.busy, np.array(self.at) + epoch_s], _NUMBER).tobytes()
+
+    @classmethod
+    def unpack(cls, packed: bytes, epoch_s: float, now: float) -> Self:
+        """What `pack` made the bytes of; raises ValueError for bytes that it cannot have made.
+
+        An execution that seems to be of later than `now` is of now: somebody has set the clock back.
+        """
+        if not 0 < len(packed) <= SAMPLES * _BYTES or len(packed) % _BYTES:
+            raise ValueError(
+                f"executions: expected 1 to {SAMPLES} of {_BYTES} bytes, got {len(packed)} bytes"
+            )
+        columns = np.frombuffer(packed, _NUMBER).reshape(3, -1)
+        work, busy, unix_s = columns
+        if not (np.isfinite(columns).all() and (work > 0).all() and (busy >= 1).all()):
+            raise ValueError("executions: expected finite numbers, work above 0, at least 1 busy slot")
+        at = np.minimum(unix_s - epoch_s, now)
+        return cls(*(deque(column.tolist(), SAMPLES) for column in (work, busy, at)))
