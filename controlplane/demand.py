@@ -35,6 +35,35 @@ class DemandEstimate:
 NOTHING = DemandEstimate(0.0, 0.0, 1.0, (), 1.0)
 
 
+def settled(
+    rate: float,
+    budgets: Sequence[tuple[float, float]],
+    rows_per_request: float = 1.0,
+    dispersion: float = 1.0,
+) -> DemandEstimate:
+    """Give what is believed of a demand that has long been as it is: its rate as well as the long horizon tells it.
+
+    `budgets` are (seconds, share), ascending.
+    """
+    rate_error = math.sqrt(rate / (2 * HORIZONS_S[-1]))
+    return DemandEstimate(rate, rate_error, rows_per_request, condensed(budgets), dispersion)
+
+
+def condensed(budgets: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Give (seconds, share), ascending, as at most SUPPORT points whose shares add up to 1."""
+    points = list(budgets)
+    while len(points) > SUPPORT:
+        # The two neighbours whose union distorts least become one, at the shorter budget.
+        def distortion(index: int) -> float:
+            (shorter, _), (longer, share) = points[index], points[index + 1]
+            return (longer - shorter) / longer * share
+
+        index = min(range(len(points) - 1), key=distortion)
+        points[index : index + 2] = [(points[index][0], points[index][1] + points[index + 1][1])]
+    kept = sum(share for _, share in points)
+    return tuple((s, share / kept) for s, share in points)
+
+
 @dataclass(slots=True)
 class _Average:
     """A rate with exponential forgetting over `horizon_s`."""
@@ -133,17 +162,9 @@ class Demand:
         total = sum(self._budgets.values())
         if total <= 0:
             return ()
-        points = [(s, count / total) for s, count in sorted(self._budgets.items()) if count > 1e-3 * total]
-        while len(points) > SUPPORT:
-            # The two neighbours whose union distorts least become one, at the shorter budget.
-            def distortion(index: int) -> float:
-                (shorter, _), (longer, share) = points[index], points[index + 1]
-                return (longer - shorter) / longer * share
-
-            index = min(range(len(points) - 1), key=distortion)
-            points[index : index + 2] = [(points[index][0], points[index][1] + points[index + 1][1])]
-        kept = sum(share for _, share in points)
-        return tuple((s, share / kept) for s, share in points)
+        return condensed(
+            [(s, count / total) for s, count in sorted(self._budgets.items()) if count > 1e-3 * total]
+        )
 
     def _follow_budgets(
         self, window_s: float, elapsed_s: float, histogram: Sequence[tuple[float, int]], total: int

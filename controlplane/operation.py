@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
 from controlplane.demand import DemandEstimate
@@ -164,6 +165,32 @@ class Operations:
     of: Integers
     batch: Integers
 
+    @property
+    def least_s(self) -> float:
+        """Wall time of one request where it is shortest, upper quantile: no budget below that can be met."""
+        return float(self.shapes.upper_s[:, self.request_rows - 1].min())
+
+    def places(self, configuration: Configuration) -> NDArray[np.bool_]:
+        """Tell which of the configurations this one is, but for its memory: one at most."""
+        shape = self.shape[self.of]
+        quadruples = np.stack(
+            [
+                self.shapes.millicores[shape],
+                self.shapes.instances[shape],
+                self.shapes.threads[shape],
+                self.batch,
+            ],
+            axis=1,
+        )
+        sought = (
+            configuration.cpu_millicores,
+            configuration.instances,
+            configuration.threads,
+            configuration.max_batch,
+        )
+        found: NDArray[np.bool_] = (quadruples == sought).all(axis=1)
+        return found
+
 
 def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> Operations:
     """All configurations, but for batch limits beyond the rows that are cheapest each.
@@ -271,7 +298,7 @@ def late(
         return np.zeros(len(found.shape))
     upper_s = found.shapes.upper_s
     budgets, shares = (np.array(column) for column in zip(*demand.budgets, strict=True))
-    feasible = budgets >= upper_s[:, found.request_rows - 1].min()
+    feasible = budgets >= found.least_s
     budgets, shares = budgets[feasible], shares[feasible]
     worths = np.array([worth(budget_s) for budget_s in budgets])
     if not budgets.size:

@@ -158,8 +158,7 @@ def _menu(
     memory = np.maximum(memory, service.memory_peak_bytes)
     stays = np.zeros(len(of), dtype=bool)
     if service.current is not None:
-        quadruples = np.stack([millicores, instances, threads, batches], axis=1)
-        stays = (quadruples == _shape(service.current)).all(axis=1)
+        stays = found.places(service.current)
     costs = millicores + settings.batch_cost_millicores * batches
     costs = costs + np.where(stays, 0.0, settings.switch_cost_millicores)
     costs += miss_cost * (found.shed + late_rates)[of]  # all but what the queue adds
@@ -212,10 +211,6 @@ class _Frontier:
             last += 1
         self._memory[first:last] = [memory_bytes]
         self._cost[first:last] = [cost]
-
-
-def _shape(of: Configuration) -> tuple[int, int, int, int]:
-    return of.cpu_millicores, of.instances, of.threads, of.max_batch
 
 
 def _explain(option: _Option, menu: Sequence[_Option], crowded: bool, staying: float | None) -> Assignment:

@@ -13,7 +13,7 @@ from controlplane.state import Fleet, Worker, allocation_message
 from protos import control_pb2 as pb
 
 # What is not known of a worker's memory in use must not be planned away.
-_MEMORY_HEAD_ROOM = 1.25
+MEMORY_HEAD_ROOM = 1.25
 _MEMORY_STEP = 64 << 20
 
 
@@ -43,9 +43,9 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
         cores_used=worker.cores_used(),
-        memory_base_bytes=int(sample.usage.memory_bytes * _MEMORY_HEAD_ROOM) if memory else 0,
+        memory_base_bytes=int(sample.usage.memory_bytes * MEMORY_HEAD_ROOM) if memory else 0,
         memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20)) if memory else 0,
-        memory_peak_bytes=int(sample.usage.memory_peak_bytes * _MEMORY_HEAD_ROOM) if memory else 0,
+        memory_peak_bytes=int(sample.usage.memory_peak_bytes * MEMORY_HEAD_ROOM) if memory else 0,
     )
 
 

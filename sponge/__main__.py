@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_models(commands.add_parser("models", help="write the demo's model files"))
     _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
     _add_profile(commands.add_parser("profile", help="how long a model's executions take on this machine"))
+    _add_plan(commands.add_parser("plan", help="what services would be given of a host, and how many fit"))
     _add_simulate(commands.add_parser("simulate", help="policies on measured traces, in virtual time"))
     _add_bench(commands.add_parser("bench", help="policies on real workers, one after the other, in rounds"))
     _add_experiment(
@@ -84,6 +85,31 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
 
     profile.add_arguments(parser)
     parser.set_defaults(run=profile.run)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.toml", help="a host and what it serves")
+    parser.add_argument("--fit", metavar="SERVICE", help="how many equal copies of it fit beside the others")
+    parser.add_argument(
+        "--share",
+        type=_percent,
+        default=1.0,
+        metavar="PERCENT",
+        help="of requests that may be expected to miss, of each service, for --fit; default: 1",
+    )
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        action="append",
+        default=[],
+        metavar="SERVICE=R",
+        help="requests/s instead of the file's; may be given for several",
+    )
+    parser.add_argument(
+        "--host", type=_count, metavar="MILLICORES", help="a host of another size than the file's"
+    )
+    parser.add_argument("--json", action="store_true", help="print the same as one JSON object")
+    parser.set_defaults(run=_plan)
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +186,13 @@ def _traffic(parsed: argparse.Namespace) -> int:
     return show.measured(lambda progress: traffic.run(options, progress), parsed.output, as_json=False)
 
 
+def _plan(parsed: argparse.Namespace) -> int:
+    from sponge import plan
+
+    options = plan.Options(parsed.file, parsed.fit, parsed.share / 100, dict(parsed.rate), parsed.host)
+    return plan.run(options, as_json=parsed.json)
+
+
 def _simulate(parsed: argparse.Namespace) -> int:
     from evaluation.simulation import cli
 
@@ -203,6 +236,24 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, got {text}")
     return seconds
+
+
+def _percent(text: str) -> float:
+    percent = float(text)
+    if not 0 < percent < 100:
+        raise argparse.ArgumentTypeError(f"expected per cent between 0 and 100, got {text}")
+    return percent
+
+
+def _rate(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        rate = float(number)
+    except ValueError:
+        rate = -1.0
+    if not name or not 0 <= rate <= 1e6:
+        raise argparse.ArgumentTypeError(f"expected SERVICE=R, R from 0 to a million, got {text}")
+    return name, rate
 
 
 def _count(text: str) -> int:

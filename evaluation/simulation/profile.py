@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 
+from controlplane.profiled import Times
 from evaluation import paper
 from evaluation.paper import Point
 
@@ -29,6 +30,33 @@ def read(path: Path) -> tuple[Point, ...]:
     Either the columns max_batch_size, cpu_request, model_latencies_p99 in seconds (the Sponge paper's authors),
     or rows, threads, p99_ms (`sponge profile`); other columns and comment lines are ignored. Raises ProfileError.
     """
+    header, lines = _lines(path)
+    for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
+        if set(names) <= set(header):
+            cells = _cells(path, names, header, lines)
+            return tuple(Point(*key, unit_ms * latency) for key, (latency,) in cells.items())
+    raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS)} or {', '.join(_OWN)}")
+
+
+def read_times(path: Path) -> dict[tuple[int, int], Times]:
+    """Read what `sponge profile` writes, by (rows, threads), whole. Raises ProfileError."""
+    names = ("rows", "threads", "mean_ms", "p50_ms", "p95_ms", "p99_ms")
+    header, lines = _lines(path)
+    if not set(names) <= set(header):
+        raise ProfileError(f"{path}: expected the columns {', '.join(names)}")
+    times = {}
+    for (rows, threads), (mean, p50, p95, p99) in _cells(path, names, header, lines).items():
+        if not p50 <= p95 <= p99:
+            raise ProfileError(
+                f"{path}: {rows} rows on {threads} threads: expected quantiles that do not fall, "
+                f"got p50_ms = {p50:g}, p95_ms = {p95:g}, p99_ms = {p99:g}"
+            )
+        times[rows, threads] = Times(mean / 1000, p50 / 1000, p95 / 1000, p99 / 1000)
+    return times
+
+
+def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read the header, and the lines below it with their numbers."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -38,58 +66,55 @@ def read(path: Path) -> tuple[Point, ...]:
     numbers = [n for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     table = csv.reader(lines[n - 1] for n in numbers)
     header = next(table, [])
-    for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
-        if set(names) <= set(header):
-            columns = [header.index(name) for name in names]
-            return _checked(
-                path, _points(path, names, unit_ms, columns, zip(numbers[1:], table, strict=False))
-            )
-    raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS)} or {', '.join(_OWN)}")
+    return header, list(zip(numbers[1:], table, strict=False))
 
 
-def _points(
+def _cells(
     path: Path,
     names: Sequence[str],
-    unit_ms: float,
-    columns: Sequence[int],
-    numbered: Iterable[tuple[int, list[str]]],
-) -> list[Point]:
-    """Read lines with their numbers; every cell of the grid has one."""
+    header: Sequence[str],
+    numbered: Iterable[tuple[int, Sequence[str]]],
+) -> dict[tuple[int, int], tuple[float, ...]]:
+    """Read lines with their numbers: latencies by (batch, cores), whose columns come first in `names`.
+
+    Every cell of the grid has a line.
+    """
+    columns = [header.index(name) for name in names]
     seen: dict[tuple[int, int], int] = {}
-    points = []
+    cells = {}
     for number, words in numbered:
-        rows, threads, latency = (words[c] if c < len(words) else "" for c in columns)
-        for name, word in zip(names, (rows, threads), strict=False):
+        batch, cores, *latencies = (words[c] if c < len(words) else "" for c in columns)
+        for name, word in zip(names, (batch, cores), strict=False):
             if not re.fullmatch(r"[1-9]\d{0,5}", word.strip()):
                 raise ProfileError(
                     f"{path}: line {number}: {name}: expected a whole number from 1 on, got {word!r}"
                 )
-        try:
-            latency_ms = unit_ms * float(latency)
-        except ValueError:
-            latency_ms = math.nan
-        if not 0 < latency_ms < math.inf:
-            raise ProfileError(
-                f"{path}: line {number}: {names[2]}: expected a number above 0, got {latency!r}"
-            )
-        point = Point(int(rows), int(threads), latency_ms)
-        before = seen.setdefault((point.batch, point.cores), number)
+        key = int(batch), int(cores)
+        cells[key] = tuple(
+            _latency(f"{path}: line {number}: {name}", word)
+            for name, word in zip(names[2:], latencies, strict=True)
+        )
+        before = seen.setdefault(key, number)
         if before != number:
             raise ProfileError(f"{path}: line {number}: the same batch and cores as in line {before}")
-        points.append(point)
-    return points
-
-
-def _checked(path: Path, points: Sequence[Point]) -> tuple[Point, ...]:
-    known = {(p.batch, p.cores) for p in points}
-    grid = itertools.product(sorted({p.batch for p in points}), sorted({p.cores for p in points}))
-    for batch, cores in ((1, 1), *grid):
-        if (batch, cores) not in known:
+    grid = itertools.product(sorted({b for b, _ in cells}), sorted({c for _, c in cells}))
+    for batch_size, count in ((1, 1), *grid):
+        if (batch_size, count) not in cells:
             raise ProfileError(
                 f"{path}: expected every batch size with every number of cores, and both from 1 on: "
-                f"a batch of {batch} on {cores} is missing"
+                f"a batch of {batch_size} on {count} is missing"
             )
-    return tuple(points)
+    return cells
+
+
+def _latency(place: str, word: str) -> float:
+    try:
+        latency = float(word)
+    except ValueError:
+        latency = math.nan
+    if not 0 < latency < math.inf:
+        raise ProfileError(f"{place}: expected a number above 0, got {word!r}")
+    return latency
 
 
 @dataclass(frozen=True, slots=True)

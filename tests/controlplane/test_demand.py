@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand
+from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand, settled
 
 NONE = [(1000.0, 0)]
 
@@ -169,3 +169,11 @@ def test_a_change_of_rate_is_no_burst():
     for second, arrivals in enumerate([2] * 10 + [25] * 10 + [2] * 60):
         demand.record(1.0, arrivals, 0, (), second)
     assert demand.estimate().dispersion <= 1
+
+
+def test_a_steady_demand_is_what_is_believed_in_the_long_run():
+    learned, told = steady(4, 1000).estimate(), settled(20.0, [(0.5, 1.0)])
+    assert learned.rate == pytest.approx(told.rate)
+    assert learned.rate_error == pytest.approx(told.rate_error, rel=1e-3)
+    assert learned.budgets == told.budgets
+    assert learned.rows_per_request == told.rows_per_request

@@ -40,6 +40,13 @@ def test_the_simulator_reads_what_was_written(tmp_path):
     assert [point.latency_ms for point in points] == pytest.approx(
         [cell.p99_ms for cell in found.cells], abs=1e-4
     )
+    whole = simulated.read_times(tmp_path / "scale.csv")
+    for cell in found.cells:
+        times = whole[cell.rows, cell.threads]
+        assert (1000 * times.mean_s, 1000 * times.p50_s) == pytest.approx(
+            (cell.mean_ms, cell.p50_ms), abs=1e-4
+        )
+        assert (1000 * times.p95_s, 1000 * times.p99_s) == pytest.approx((cell.p95_ms, cell.p99_ms), abs=1e-4)
 
 
 def test_the_file_says_what_was_measured_on_what(tmp_path):
