@@ -20,7 +20,7 @@ COPY scripts/requirements /src/scripts/
 RUN cd /src \
     && scripts/requirements --build > build.txt \
     && scripts/requirements dataplane > worker.txt \
-    && scripts/requirements controlplane > control.txt \
+    && scripts/requirements controlplane kubernetes > control.txt \
     && scripts/requirements demo > demo.txt
 
 FROM base AS wheel

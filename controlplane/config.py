@@ -12,6 +12,8 @@ from msgspec import Meta
 from core.config import ConfigError, LogLevel, Section, load
 
 _MIN_QUOTA_US = 1000
+_NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # of what lies in a Kubernetes namespace, or of one
+_LABEL = r"[^=!,\s]+=[^=!,\s]*"
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
@@ -68,15 +70,32 @@ class ActuatorKind(enum.Enum):
     """Who owns the workers' CPU quotas."""
 
     DOCKER = "docker"
+    KUBERNETES = "kubernetes"
     LOCAL = "local"
     THREADS = "threads"
+
+
+class Kubernetes(Section, frozen=True, kw_only=True):
+    """Which pods are resized, how far, and by which API server."""
+
+    namespace: Annotated[str, Meta(pattern=rf"^({_NAME})?$")] = ""  # default: the control plane's own
+    # Only pods with all of these labels are touched: key=value, separated by commas.
+    label_selector: Annotated[str, Meta(pattern=rf"^{_LABEL}(,{_LABEL})*$")] = "sponge.worker=true"
+    container: Annotated[str, Meta(pattern=rf"^{_NAME}$")] = "worker"
+    kubeconfig: str = ""  # relative to this file; default: the service account of the control plane's own pod
+    # Of a call; and how long a resize may take that the node has not put off, before that counts as a failure.
+    timeout_s: Seconds = 10.0
+    # No container is asked to have more, whatever was planned.
+    max_millicores: Positive = 64_000
+    max_memory_mib: NonNegative = 0  # also stands for no limit; required by resize_memory
 
 
 class Actuator(Section, frozen=True, kw_only=True):
     """How quotas are changed."""
 
     kind: ActuatorKind = ActuatorKind.DOCKER
-    # CFS period: how long a throttled worker may stand still. 20 ms costs nothing at one core or more.
+    # CFS period: how long a throttled worker may stand still. 20 ms costs nothing at one core or more. In Kubernetes it
+    # is the kubelet's, which nobody changes from outside: 100_000 unless its cpuCFSQuotaPeriod says otherwise.
     period_us: Annotated[int, Meta(ge=1000, le=1_000_000)] = 20_000
     docker_timeout_s: Seconds = 10.0
     # Only containers with this label, of this Compose project, are touched.
@@ -85,6 +104,7 @@ class Actuator(Section, frozen=True, kw_only=True):
     resize_memory: bool = False
     # The local actuator changes only cgroups below this directory.
     cgroup_root: str = ""
+    kubernetes: Kubernetes = msgspec.field(default_factory=Kubernetes)
 
 
 class ServicePolicy(Section, frozen=True, kw_only=True):
@@ -131,9 +151,12 @@ class Config(Section, frozen=True, kw_only=True):
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, and for what
+    the Kubernetes actuator cannot do without.
     """
     config = load(path, Config)
+    if config.actuator.kind is ActuatorKind.KUBERNETES:
+        _check_kubernetes(path, config.actuator)
     for name, policy in config.services.items():
         if policy.min_millicores > policy.max_millicores:
             raise ConfigError(
@@ -148,4 +171,21 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     # Compose sets it to nothing where it does not know its project.
     project = environ.get("SPONGE_COMPOSE_PROJECT") or config.actuator.compose_project
     replace = msgspec.structs.replace
-    return replace(config, actuator=replace(config.actuator, compose_project=project))
+    kubernetes = config.actuator.kubernetes
+    if kubernetes.kubeconfig:
+        kubernetes = replace(kubernetes, kubeconfig=str(path.parent / kubernetes.kubeconfig))
+    return replace(config, actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes))
+
+
+def _check_kubernetes(path: Path, actuator: Actuator) -> None:
+    kubernetes = actuator.kubernetes
+    if kubernetes.kubeconfig and not kubernetes.namespace:
+        raise ConfigError(
+            f"{path}: actuator.kubernetes.namespace: expected one beside kubeconfig, "
+            "as the control plane does not run in a pod"
+        )
+    if actuator.resize_memory and not kubernetes.max_memory_mib:
+        raise ConfigError(
+            f"{path}: actuator.kubernetes.max_memory_mib: expected at least 1 with actuator.resize_memory, "
+            "as a pod's memory always has a limit"
+        )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 BACKOFF_S = 0.5  # after the first failed write; doubles with each in a row
 MAX_BACKOFF_S = 10.0
+PENDING_S = 0.2  # until a write is asked for again that was accepted: a kubelet acts within a second or so
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -263,6 +264,13 @@ class Resize:
         self._writing = None
         self._retry_at = now + min(BACKOFF_S * 2**self._failures, MAX_BACKOFF_S)
         self._failures += 1
+        return self._step(now)
+
+    def quota_pending(self, now: float) -> list[Action]:
+        """The write that was out was accepted, and is not in force as yet: it is asked for again soon."""
+        self._certain = False
+        self._writing = None
+        self._retry_at = now + PENDING_S
         return self._step(now)
 
     def wake_at(self) -> float | None:

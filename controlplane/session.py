@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from controlplane import status
-from controlplane.actuators import ActuationError, Actuator, WorkerRef
+from controlplane.actuators import ActuationError, Actuator, Pending, WorkerRef
 from controlplane.metrics import Metrics
-from controlplane.resize import Action, Allocation, Quota, SendDirective, SetQuota
+from controlplane.resize import PENDING_S, Action, Allocation, Quota, SendDirective, SetQuota
 from controlplane.state import Worker
 from protos import control_pb2
 
@@ -56,6 +56,7 @@ class Session:
         self._clock = clock
         self._on_progress = on_progress
         self._writing: asyncio.Task[None] | None = None
+        self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
 
     def close(self) -> None:
@@ -90,8 +91,15 @@ class Session:
             async with self._owner.lock:
                 if self.closed:
                     return
-                began = time.perf_counter()
+                began = self._pending_since or time.perf_counter()
+                self._pending_since = None
                 await self._actuator.write(worker_ref(self.worker.hello), quota)
+        except Pending:
+            self._pending_since = began
+            self.perform(resize.quota_pending(self._clock()))
+            # Not left to the loop's next round: what grows waits for its directive.
+            await asyncio.sleep(PENDING_S)
+            self.perform(resize.poll(self._clock()))
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
             self.complain("quota not written", str(error))

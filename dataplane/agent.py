@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -87,7 +87,7 @@ class Agent:
         return control_pb2.Hello(
             worker_id=self._worker_id,
             service=config.service.name,
-            container_id=socket.gethostname() if Path("/.dockerenv").exists() else "",
+            container_id=container_id(),
             cgroup_path=str(self._cgroup.cpu) if self._cgroup is not None else "",
             pid=os.getpid(),
             model_digest=self._served.model.digest,
@@ -171,6 +171,18 @@ class Agent:
             threads=shape.threads,
             max_batch=shape.max_batch,
         )
+
+
+def container_id(environ: Mapping[str, str] = os.environ) -> str:
+    """What whoever runs this container knows it by: the name of its pod, or Docker's short id; "" outside one.
+
+    SPONGE_POD_NAME names the pod (the downward API's metadata.name); without it the hostname does, which is cut off
+    after 63 characters.
+    """
+    if pod := environ.get("SPONGE_POD_NAME"):
+        return pod
+    contained = "KUBERNETES_SERVICE_HOST" in environ or Path("/.dockerenv").exists()
+    return socket.gethostname() if contained else ""
 
 
 def shape_of(directive: control_pb2.Directive) -> Shape:

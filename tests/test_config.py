@@ -125,6 +125,37 @@ def test_the_deployed_control_plane_is_configured() -> None:
 
 
 @pytest.mark.parametrize(
+    ("toml", "expectation"),
+    [
+        ('namespace = "Serving"', r"actuator\.kubernetes\.namespace: Expected `str` matching"),
+        (
+            'label_selector = "sponge.worker"',
+            r"actuator\.kubernetes\.label_selector: Expected `str` matching",
+        ),
+        ('container = ""', r"actuator\.kubernetes\.container: Expected `str` matching"),
+        ("max_millicores = 0", r"actuator\.kubernetes\.max_millicores: Expected `int` >= 1"),
+        ('conteiner = "worker"', r"actuator\.kubernetes: .*`conteiner`"),
+        ('kubeconfig = "config"', r"actuator\.kubernetes\.namespace: expected one beside kubeconfig"),
+        ("max_memory_mib = 0", r"actuator\.kubernetes\.max_memory_mib: expected at least 1 with"),
+    ],
+)
+def test_what_the_kubernetes_actuator_cannot_use_is_refused(
+    tmp_path: Path, toml: str, expectation: str
+) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f'[actuator]\nkind = "kubernetes"\nresize_memory = true\n[actuator.kubernetes]\n{toml}\n')
+    with pytest.raises(ConfigError, match=expectation):
+        controlplane.config.read(path, environ={})
+
+
+def test_a_kubeconfig_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text('[actuator.kubernetes]\nnamespace = "serving"\nkubeconfig = "config"\n')
+    kubernetes = controlplane.config.read(path, environ={}).actuator.kubernetes
+    assert kubernetes.kubeconfig == str(tmp_path / "config")
+
+
+@pytest.mark.parametrize(
     ("toml", "shapes"),
     [
         ("{ ids = [8] }", {"ids": [8]}),

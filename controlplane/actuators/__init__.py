@@ -6,17 +6,25 @@ from typing import Protocol
 
 from controlplane import config as settings
 from controlplane.resize import Quota
+from core.config import ConfigError
 
-__all__ = ["ActuationError", "Actuator", "Quota", "WorkerRef", "make"]
+__all__ = ["ActuationError", "Actuator", "Pending", "Quota", "WorkerRef", "make"]
 
 
 class ActuationError(Exception):
     """The owner of a quota refused or could not be reached; the text is the owner's, fit for a log."""
 
 
+class Pending(ActuationError):
+    """The owner has accepted a quota and has yet to put it in force; the same write, repeated, tells when it has."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerRef:
-    """Where a worker says that it runs: not to be believed, each actuator checks what it uses."""
+    """Where a worker says that it runs: not to be believed, each actuator checks what it uses.
+
+    `container_id` is a pod's name in Kubernetes.
+    """
 
     worker_id: str
     container_id: str = ""
@@ -39,20 +47,34 @@ class Actuator(Protocol):
         """The quota in force; None if nobody holds one. Raises ActuationError."""
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        """Put `quota` in force, with a CPU weight in proportion; in force on return. Raises ActuationError."""
+        """Put `quota` in force, with a CPU weight in proportion; in force on return.
+
+        Raises ActuationError, and Pending where the owner takes its time.
+        """
 
     async def close(self) -> None:
         """Release connections; quotas stay."""
 
 
 def make(config: settings.Actuator) -> Actuator:
-    """Build the actuator that the configuration asks for."""
+    """Build the actuator that the configuration asks for. Raises ConfigError if its kind cannot work here."""
     # Imported on demand: each needs a client that the others' users may not have installed.
     match config.kind:
         case settings.ActuatorKind.DOCKER:
             from controlplane.actuators.docker import DockerActuator
 
             return DockerActuator(config)
+        case settings.ActuatorKind.KUBERNETES:
+            try:
+                from controlplane.actuators.kubernetes import KubernetesActuator
+            except ModuleNotFoundError as error:
+                if (error.name or "").partition(".")[0] != "kubernetes":
+                    raise
+                raise ConfigError(
+                    'actuator.kind: "kubernetes" needs the official client: '
+                    "pip install 'sponge-serving[kubernetes]'"
+                ) from error
+            return KubernetesActuator(config)
         case settings.ActuatorKind.LOCAL:
             from controlplane.actuators.local import LocalActuator
 

@@ -2,13 +2,14 @@
 
 import asyncio
 
-from controlplane.actuators import ActuationError, Quota, WorkerRef
+from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef
 
 
 class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
 
-    `failure`, while not empty, is the text of the error that every call raises.
+    `failure`, while not empty, is the text of the error that every call raises. While `slow`, writes are accepted and
+    not in force.
     """
 
     kind = "fake"
@@ -18,6 +19,7 @@ class FakeActuator:
         self.quotas = quotas or {}
         self.writes: list[tuple[str, Quota]] = []
         self.failure = ""
+        self.slow = False
         self._open = asyncio.Event()
         self._open.set()
 
@@ -40,6 +42,8 @@ class FakeActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         await self._open.wait()
         self._fail()
+        if self.slow:
+            raise Pending(f"{quota} is not in force yet")
         self.quotas[worker.worker_id] = quota
         self.writes.append((worker.worker_id, quota))
 

@@ -1,16 +1,18 @@
 import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 from controlplane import config as settings
-from controlplane.actuators import ActuationError, Quota, WorkerRef, make
+from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef, make
 from controlplane.actuators.docker import DockerActuator
 from controlplane.actuators.fake import FakeActuator
 from controlplane.actuators.local import LocalActuator
 from core.cgroup import Cgroup, usable_parent
+from core.config import ConfigError
 
 PERIOD_US = 20_000
 
@@ -110,6 +112,14 @@ async def test_threads_accepts_everything_and_holds_nothing():
     await actuator.close()
 
 
+async def test_without_the_client_of_kubernetes_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kubernetes", None)  # as if it were not there
+    for name in ("kubernetes", "pod"):
+        monkeypatch.delitem(sys.modules, f"controlplane.actuators.{name}", raising=False)
+    with pytest.raises(ConfigError, match=r"actuator\.kind: .*pip install 'sponge-serving\[kubernetes\]'"):
+        make(settings.Actuator(kind=settings.ActuatorKind.KUBERNETES))
+
+
 async def test_fake_holds_and_fails_as_told():
     actuator = FakeActuator({"w": Quota(1000)})
     actuator.hold()
@@ -121,6 +131,10 @@ async def test_fake_holds_and_fails_as_told():
     assert actuator.writes == [("w", Quota(2000))]
     actuator.failure = "engine unreachable"
     with pytest.raises(ActuationError, match="engine unreachable"):
+        await actuator.write(worker(), Quota(500))
+    assert actuator.quotas == {"w": Quota(2000)}
+    actuator.failure, actuator.slow = "", True
+    with pytest.raises(Pending):
         await actuator.write(worker(), Quota(500))
     assert actuator.quotas == {"w": Quota(2000)}
 

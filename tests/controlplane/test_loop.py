@@ -226,6 +226,24 @@ async def test_an_owner_that_fails_is_logged_once_counted_and_tried_again(plane,
     assert plane.actuator.quotas["w"].cpu_millicores < 1100
 
 
+async def test_growth_waits_for_an_owner_that_takes_its_time(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(6):
+        await worker.second(2)
+    before = plane.actuator.quotas["w"].cpu_millicores
+    plane.actuator.slow = True
+    for _ in range(4):
+        await worker.second(25)
+    worker.obey()
+    assert plane.actuator.quotas["w"].cpu_millicores == before
+    assert worker.allocation.cpu_millicores <= before
+    assert plane.metric("sponge_control_actuation_failures_total", actuator="fake") is None
+    plane.actuator.slow = False
+    for _ in range(4):
+        await worker.second(25)
+    assert plane.actuator.quotas["w"].cpu_millicores >= worker.allocation.cpu_millicores > before
+
+
 async def test_absurd_samples_are_counted_and_nothing_else_happens(plane):
     worker = await FakeWorker.attach(plane)
     plane.loop.record(worker.session, pb.Sample(window_s=float("nan")))

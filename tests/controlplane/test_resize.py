@@ -5,6 +5,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from controlplane.resize import (
     NONE,
+    PENDING_S,
     Allocation,
     Quota,
     Resize,
@@ -119,6 +120,19 @@ def test_a_failed_write_is_tried_again_ever_more_rarely():
     assert resize.quota_written(2000, 0, now) == [SendDirective(V1, BIG)]
 
 
+def test_growth_that_is_accepted_and_not_in_force_is_not_told_to_the_worker():
+    resize = attached()
+    assert resize.retarget(BIG, V1, 0.0) == [SetQuota(2000, 0)]
+    now = 0.0
+    for _ in range(5):  # as often as it takes, and never more rarely
+        assert resize.quota_pending(now) == []
+        assert (resize.in_force, resize.unacknowledged, resize.pending) == (Quota(1000), (), True)
+        assert resize.wake_at() == now + PENDING_S
+        now += PENDING_S
+        assert resize.poll(now) == [SetQuota(2000, 0)]
+    assert resize.quota_written(2000, 0, now) == [SendDirective(V1, BIG)]
+
+
 def test_a_failed_shrink_may_have_been_performed():
     resize = attached()
     resize.retarget(SMALL, V1, 0.0)
@@ -223,6 +237,7 @@ class ResizeMachine(RuleBasedStateMachine):
         self.term = self.epoch = 0
         self.kernel = found
         self.writing: SetQuota | None = None
+        self.accepted: Quota | None = None  # by an owner that takes its time
         self.elect()
 
     # The worker
@@ -232,7 +247,8 @@ class ResizeMachine(RuleBasedStateMachine):
         self.executions: list[tuple[Version, Quota]] = []
         # Without a directive, what it runs needs what was there for sure when it came.
         out = () if self.writing is None else (Quota(self.writing.cpu_millicores, self.writing.memory_bytes),)
-        self.needs = smallest((self.kernel, *out))
+        accepted = () if self.accepted is None else (self.accepted,)
+        self.needs = smallest((self.kernel, *out, *accepted))
 
     def report(self) -> Version:
         return min((version for version, _ in self.executions), default=self.applied)
@@ -296,7 +312,10 @@ class ResizeMachine(RuleBasedStateMachine):
         self.directives: list[SendDirective] = []
         self.acknowledgements: list[Version] = []
         applied = None if self.applied == NONE else self.applied
-        hello = applied, self.allocation, self.kernel, self.now
+        # What is under way is read where it is less. More, which nobody has asked for since, harms no deadline.
+        seen = self.kernel if self.accepted is None else smallest((self.kernel, self.accepted))
+        self.accepted = None if seen == self.kernel else seen
+        hello = applied, self.allocation, seen, self.now
         self.perform(self.leader.attached(*hello, starting=self.starting))
 
     def elect(self) -> None:
@@ -308,6 +327,7 @@ class ResizeMachine(RuleBasedStateMachine):
 
     def perform_write(self) -> None:
         self.kernel = Quota(self.writing.cpu_millicores, self.writing.memory_bytes)
+        self.accepted = None
 
     @rule(wanted=allocations)
     def retarget(self, wanted: Allocation) -> None:
@@ -332,6 +352,18 @@ class ResizeMachine(RuleBasedStateMachine):
             self.perform_write()
         self.writing = None
         self.perform(self.leader.quota_failed(self.now))
+
+    @precondition(lambda self: self.writing)
+    @rule()
+    def write_is_accepted(self) -> None:
+        self.accepted = Quota(self.writing.cpu_millicores, self.writing.memory_bytes)
+        self.writing = None
+        self.perform(self.leader.quota_pending(self.now))
+
+    @precondition(lambda self: self.accepted)
+    @rule()
+    def owner_acts(self) -> None:
+        self.kernel, self.accepted = self.accepted, None
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 10.0]))
     def wait(self, seconds: float) -> None:
@@ -390,6 +422,8 @@ class ResizeMachine(RuleBasedStateMachine):
             self.wait(10.0)
             if self.writing is not None:
                 self.write_succeeds()
+            elif self.accepted is not None:
+                self.owner_acts()
             self.exchange()
         assert not self.leader.pending, self.leader
         assert not self.leader.overdue

@@ -1,11 +1,12 @@
 """What a worker knows when it begins to serve."""
 
+import socket
 import time
 
 import numpy as np
 import pytest
 
-from dataplane.agent import Agent
+from dataplane.agent import Agent, container_id
 from dataplane.batcher import Batcher, Shape
 from dataplane.config import Config, Engine, Model, Service
 from dataplane.execution import Timing
@@ -48,3 +49,11 @@ async def test_of_several_shapes_they_are_the_mean_and_each_has_its_cost():
 def sized(elements):
     """A request of one row of so many elements."""
     return request(1.0, shape=elements, inputs={"x": np.zeros((1, elements))})
+
+
+def test_in_a_pod_the_worker_goes_by_its_name():
+    assert (
+        container_id({"SPONGE_POD_NAME": "worker-7d9c-x2x", "KUBERNETES_SERVICE_HOST": "k"})
+        == "worker-7d9c-x2x"
+    )
+    assert container_id({"KUBERNETES_SERVICE_HOST": "k"}) == socket.gethostname()
