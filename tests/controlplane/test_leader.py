@@ -83,8 +83,9 @@ def test_a_process_that_is_stopped_leads_on_and_one_that_is_killed_does_not(path
 def test_a_child_of_the_leader_does_not_keep_its_place(path):
     with closing(Leadership("leader.lock", path)) as first:
         first.take()
-        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, close_fds=False)
+        command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
+        child.stdout.readline()  # until it runs, it has what its parent has
     try:
         with closing(Leadership("leader.lock", path)) as second:
             assert second.take()
