@@ -119,11 +119,15 @@ def _mib(size: int) -> int:
 
 
 def _who(missing: Iterable[Prospect]) -> str:
+    return ", ".join(f"{name} misses {share:.2%}" for name, share in _worst(missing).items())
+
+
+def _worst(missing: Iterable[Prospect]) -> dict[str, float]:
     """Each service once, with the share of the copy that misses most."""
     worst: dict[str, float] = {}
     for p in missing:
         worst[p.name] = max(p.miss_share, worst.get(p.name, 0.0))
-    return ", ".join(f"{name} misses {share:.2%}" for name, share in worst.items())
+    return worst
 
 
 def _fit_line(name: str, fit: Fit, share: float) -> str:
@@ -161,7 +165,8 @@ def as_object(answer: Answer) -> dict[str, Any]:
             "beyond": {
                 "fits": fit.beyond.fits,
                 "missing": [
-                    {"name": p.name, "miss_share": p.miss_share} for p in fit.beyond.missing(answer.share)
+                    {"name": one, "miss_share": missed}
+                    for one, missed in _worst(fit.beyond.missing(answer.share)).items()
                 ],
             },
         }

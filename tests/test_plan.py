@@ -101,6 +101,9 @@ def test_a_share_that_is_allowed_to_miss_lets_more_fit(file, capsys):
     strict, lax = (answer(capsys, file, "--fit", "vision", "--share", share)["fit"] for share in ("1", "60"))
     assert strict["share"] == 0.01
     assert 0 < strict["copies"] < lax["copies"]
+    (missing,) = strict["beyond"]["missing"]  # of equal copies the one that misses most
+    assert missing["name"] == "vision"
+    assert missing["miss_share"] > 0.01
 
 
 def test_memory_is_shown_where_it_is_planned(file, capsys):
