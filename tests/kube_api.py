@@ -4,6 +4,7 @@ What it answers is what a real one of version 1.35 does, as far as an actuator c
 objects, generations, conditions. It is not a real one.
 """
 
+import contextlib
 import copy
 import json
 import re
@@ -368,7 +369,8 @@ class KubeApi:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(answer)
+                with contextlib.suppress(ConnectionError):  # of who has given up
+                    self.wfile.write(answer)
 
             do_GET = do_PATCH = do_PUT = do_POST = do_DELETE = respond  # noqa: N815
 

@@ -77,6 +77,8 @@ class KubernetesActuator:
         self._namespace = self._config.namespace or _own_namespace(service_account)
         self._client = client.ApiClient(_connection(self._config))
         self._api = client.CoreV1Api(self._client)
+        # To connect and to read, in this form: older clients ignore a single one that is not a whole number.
+        self._timeouts_s = (self._config.timeout_s, self._config.timeout_s)
         self._clock = clock
         self._refused: dict[str, _Refusal] = {}  # by pod
         self._asked_at: dict[str, float] = {}  # by pod: when what is not yet in force was asked for
@@ -132,7 +134,7 @@ class KubernetesActuator:
                 f"worker {worker.worker_id}: container_id: expected the name of a pod, got {worker.container_id!r}"
             )
         found = self._api.read_namespaced_pod(
-            worker.container_id, self._namespace, _request_timeout=self._config.timeout_s
+            worker.container_id, self._namespace, _request_timeout=self._timeouts_s
         )
         if found is None or None in (found.metadata, found.spec, found.status):
             raise ActuationError("the API server answered with something else than a pod")
@@ -214,7 +216,7 @@ class KubernetesActuator:
             "spec": {"containers": [container]},
         }
         self._api.patch_namespaced_pod_resize(
-            pod.name, self._namespace, patch, _request_timeout=self._config.timeout_s
+            pod.name, self._namespace, patch, _request_timeout=self._timeouts_s
         )
 
     def _calling(self, call: Callable[[WorkerRef], T], worker: WorkerRef) -> T:
