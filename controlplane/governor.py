@@ -20,6 +20,14 @@ class Action(enum.Enum):
     RESHAPE = "reshape"
 
 
+class Hold(enum.Enum):
+    """Why a plan that differs from what a worker has was not put in force."""
+
+    SETTLING = "settling"  # an earlier change is under way
+    DEAD_BAND = "dead band"  # it is hardly less
+    HELD = "held"  # a larger one still counts, or none has been there for long enough
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What to put in force now."""
@@ -45,6 +53,7 @@ class Governor:
         self._max_instances = max_instances
         self._plans: deque[tuple[float, Allocation]] = deque()
         self._began_at: float | None = None
+        self.hold: Hold | None = None  # what kept the last plan from being put in force, or in full
 
     def decide(
         self,
@@ -61,6 +70,7 @@ class Governor:
         `crowded`: others grow into what this one is planned to leave, so it does not wait. See `crowded`.
         `urgent`: `current` would miss much that `planned` would not, for all its CPU.
         """
+        self.hold = None
         if self._began_at is None:
             self._began_at = now
         self._plans.append((now, planned))
@@ -69,6 +79,7 @@ class Governor:
         if planned.cpu_millicores > current.cpu_millicores:
             return Verdict(Action.GROW, planned)
         if not settled:
+            self.hold = None if _fits(current, planned) else Hold.SETTLING
             return None
         if crowded and planned.cpu_millicores < current.cpu_millicores:
             return Verdict(Action.SHRINK, planned)
@@ -76,9 +87,12 @@ class Governor:
             # The newest of the largest: its shape fits what is going on now.
             largest = max((plan for _, plan in reversed(self._plans)), key=lambda plan: plan.cpu_millicores)
             if largest.cpu_millicores <= current.cpu_millicores - max(1, self._dead_band):
+                self.hold = Hold.HELD if largest.cpu_millicores > planned.cpu_millicores else None
                 return Verdict(Action.SHRINK, largest)
         if planned.cpu_millicores == current.cpu_millicores:
             return None if _fits(current, planned) else Verdict(Action.RESHAPE, planned)
+        hardly_less = planned.cpu_millicores > current.cpu_millicores - max(1, self._dead_band)
+        self.hold = Hold.DEAD_BAND if hardly_less else Hold.HELD
         if urgent:
             return Verdict(Action.RESHAPE, self._widened(planned, current))
         return None

@@ -126,6 +126,11 @@ class LatencyModel:
         """Whether any execution has been seen."""
         return bool(self._cells)
 
+    def trust(self, rows: int, threads: int) -> float:
+        """How far executions of just these speak for themselves, 0 to 1; the curve says the rest."""
+        cell = self._cells.get((rows, threads))
+        return 0.0 if cell is None else min(1.0, float(cell.weights(self._now).sum()) / ENOUGH)
+
     @property
     def kappa(self) -> float:
         """Contention: an execution beside n − 1 others takes 1 + κ·(n − 1) times its work."""

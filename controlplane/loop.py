@@ -11,11 +11,12 @@ import structlog
 from controlplane import governor, planner, status
 from controlplane.actuators import ActuationError, Actuator
 from controlplane.config import Config
+from controlplane.explanation import Round
 from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
-from controlplane.planner import Plan, Planner
+from controlplane.planner import Planner
 from controlplane.resize import Quota, Resize
 from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, version_of
@@ -45,6 +46,7 @@ class ControlLoop:
         self.store = store
         self.actuator = actuator
         self.decided = asyncio.Condition()
+        self.round: Round | None = None  # the newest plan, and what it was made of
         self._config = config
         self._metrics = metrics
         self._clock = clock
@@ -82,7 +84,8 @@ class ControlLoop:
         """Go once around the loop."""
         self._poll()
         workers = self.fleet.fresh(self._clock(), self._config.governor.stale_s)
-        plan = await self._plan(workers)
+        self.round = await self._plan(workers)
+        plan = self.round.plan
         self.fleet.host_full = plan.host_full
         if self.fleet.paused:
             return
@@ -189,14 +192,15 @@ class ControlLoop:
         """Plan without waiting for the interval to end."""
         self._distress.set()
 
-    async def _plan(self, workers: list[Worker]) -> Plan:
+    async def _plan(self, workers: list[Worker]) -> Round:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
         millicores, memory_bytes = self._available(workers)
+        now, settings = self._clock(), self._config.planner
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
-        plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, self._config.planner)
+        plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        return plan
+        return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)
 
     async def _govern(
         self, session: Session, assignment: planner.Assignment, host_full: bool, full: bool

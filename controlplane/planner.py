@@ -7,7 +7,7 @@ request counts as `tight_weight` says, but for those that exceed the throughput.
 import enum
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,17 +15,31 @@ import numpy as np
 
 from controlplane import config
 from controlplane.knapsack import COST_SCALE, Choice, SolverStatus, solve
-from controlplane.operation import TIGHT_FACTOR, Configuration, Limits, Queue, ServiceState, late, operations
+from controlplane.latency import Floats, Integers
+from controlplane.operation import (
+    TIGHT_FACTOR,
+    Configuration,
+    Limits,
+    Operations,
+    Queue,
+    ServiceState,
+    late,
+    operations,
+)
+from core import edf
 
 __all__ = [
     "Assignment",
     "Bound",
+    "Candidates",
     "Configuration",
     "Limits",
+    "Option",
     "Plan",
     "Planner",
     "Reasons",
     "ServiceState",
+    "candidates",
     "plan",
 ]
 
@@ -39,6 +53,9 @@ class Bound(enum.Enum):
     THROUGHPUT = "throughput"  # less could not keep up
     QUEUE = "queue"  # less would miss deadlines of what waits
     BUDGET = "budget"  # less would be too slow for what arrives
+    CEILING = (
+        "ceiling"  # it got less than it would have had if it were allowed more; only `explain` finds that
+    )
     HOST = "host"  # it got less than it would have had alone
 
 
@@ -86,8 +103,8 @@ class Planner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Option:
-    """A configuration with its cost, and the misses it is made of."""
+class Option:
+    """A configuration with its cost in millicores, and the misses per second it is made of."""
 
     configuration: Configuration
     cost: float
@@ -101,6 +118,50 @@ class _Option:
         return self.shed + self.late + self.queued
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """All configurations that a service may have, one entry of every array for each; positions are in those.
+
+    `costs` are all but what the queue adds: that takes a check of each, which most are spared. Of the queue only
+    what is missed beyond `lost`, which even the largest would miss, counts. `order` is by rising CPU, then cost.
+    """
+
+    found: Operations
+    millicores: Integers
+    instances: Integers
+    threads: Integers
+    memory: Integers
+    shape: Integers
+    costs: Floats
+    order: Integers
+    late_rates: Floats  # of each operation
+    check: Callable[[int], edf.Check]
+    lost: float
+    miss_cost: float  # in millicores, of one a second
+    current: int | None  # position of the configuration that is in force
+
+    def priced(self, position: int) -> Option:
+        """A configuration, its queue checked."""
+        missed = self.check(int(self.shape[position])).missed(int(self.found.batch[position]))
+        return self.option(position, max(0.0, missed - self.lost))
+
+    def option(self, position: int, queued: float) -> Option:
+        """A configuration that misses `queued` of the queue."""
+        configuration = Configuration(
+            int(self.millicores[position]),
+            int(self.instances[position]),
+            int(self.threads[position]),
+            int(self.found.batch[position]),
+            int(self.memory[position]),
+        )
+        of = self.found.of[position]
+        load, shed, late_rate = (
+            float(column[of]) for column in (self.found.load, self.found.shed, self.late_rates)
+        )
+        cost = float(self.costs[position]) + self.miss_cost * queued
+        return Option(configuration, cost, load, shed, late_rate, queued)
+
+
 def plan(
     services: Sequence[ServiceState], host_millicores: int, host_memory: int, settings: config.Planner
 ) -> Plan:
@@ -110,7 +171,7 @@ def plan(
     smallest configuration there is for it: quotas are ceilings, and CPU shares in proportion to them divide
     the host.
     """
-    found = [_menu(service, host_millicores, settings) for service in services]
+    found = [_menu(candidates(service, host_millicores, settings)) for service in services]
     menus = [menu for menu, _ in found]
     solution = solve(
         [
@@ -134,13 +195,8 @@ def plan(
     return Plan(tuple(assignments), host_full, solution.status, solution.gap)
 
 
-def _menu(
-    service: ServiceState, host_millicores: int, settings: config.Planner
-) -> tuple[list[_Option], float | None]:
-    """All configurations that no other beats in CPU, memory and cost at once, by rising CPU.
-
-    And what the current one would miss, if it is still one of them all.
-    """
+def candidates(service: ServiceState, host_millicores: int, settings: config.Planner) -> Candidates:
+    """Price all configurations, but for what the queue adds."""
     found = operations(service, host_millicores, settings.max_utilisation)
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
@@ -168,9 +224,32 @@ def _menu(
     lost = math.inf
     for index in order[millicores[order] == millicores.max()].tolist():
         lost = min(lost, check(int(shape[index])).missed(int(batches[index]), lost))
-    menu: list[_Option] = []
+    return Candidates(
+        found=found,
+        millicores=millicores,
+        instances=instances,
+        threads=threads,
+        memory=memory,
+        shape=shape,
+        costs=costs,
+        order=order,
+        late_rates=late_rates,
+        check=check,
+        lost=lost,
+        miss_cost=miss_cost,
+        current=int(stays.argmax()) if stays.any() else None,
+    )
+
+
+def _menu(of: Candidates) -> tuple[list[Option], float | None]:
+    """All configurations that no other beats in CPU, memory and cost at once, by rising CPU.
+
+    And what the current one would miss, if it is still one of them all.
+    """
+    menu: list[Option] = []
     frontier = _Frontier()
-    columns = order, costs[order], memory[order], shape[order], batches[order]
+    check, lost, miss_cost, order = of.check, of.lost, of.miss_cost, of.order
+    columns = order, of.costs[order], of.memory[order], of.shape[order], of.found.batch[order]
     for index, cost, needed, place, batch in zip(*(column.tolist() for column in columns), strict=True):
         beaten_at = frontier.least(needed)
         if cost >= beaten_at:  # even if it missed nothing of the queue: spares most of the checks
@@ -181,15 +260,10 @@ def _menu(
         if cost >= beaten_at:
             continue
         frontier.add(cost, needed)
-        slots = int(millicores[index]), int(instances[index]), int(threads[index])
-        configuration = Configuration(*slots, batch, needed)
-        load, shed, late_rate = (float(column[of[index]]) for column in (found.load, found.shed, late_rates))
-        menu.append(_Option(configuration, cost, load, shed, late_rate, queued))
-    if not stays.any():
+        menu.append(of.option(index, queued))
+    if of.current is None:
         return menu, None
-    index = int(stays.argmax())
-    queued = max(0.0, check(int(shape[index])).missed(int(batches[index])) - lost)
-    return menu, float(found.shed[of[index]] + late_rates[of[index]]) + queued
+    return menu, of.priced(of.current).misses
 
 
 class _Frontier:
@@ -213,7 +287,7 @@ class _Frontier:
         self._cost[first:last] = [cost]
 
 
-def _explain(option: _Option, menu: Sequence[_Option], crowded: bool, staying: float | None) -> Assignment:
+def _explain(option: Option, menu: Sequence[Option], crowded: bool, staying: float | None) -> Assignment:
     """Say what kept `option` from being smaller: what the best with less CPU misses more of."""
     millicores = option.configuration.cpu_millicores
     smaller = min(

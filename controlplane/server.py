@@ -1,16 +1,16 @@
 """The control plane's gRPC edge: workers attach, people and tools ask."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import grpc
 import msgspec
 
-from controlplane import status
+from controlplane import explanation, status
 from controlplane.config import ServicePolicy
 from controlplane.loop import ControlLoop
 from controlplane.session import Session
-from controlplane.state import AbsurdReportError, check_hello
+from controlplane.state import AbsurdReportError, Worker, check_hello
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 
@@ -83,6 +83,38 @@ class AdminServer(control_pb2_grpc.AdminServicer):
                 while not (decisions := store.since(last)):
                     await self._loop.decided.wait()
 
+    async def Explain(
+        self,
+        request: pb.ExplainRequest,
+        context: grpc.aio.ServicerContext[pb.ExplainRequest, pb.ExplainResponse],
+    ) -> pb.ExplainResponse:
+        fleet = self._loop.fleet
+        if request.service not in (known := fleet.services()):
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"service: {request.service[:100]!r} is neither configured nor attached; {_names(known)}",
+            )
+        workers = sorted(
+            (worker for worker in fleet.workers.values() if worker.service == request.service),
+            key=lambda worker: worker.worker_id,
+        )
+        if request.worker_id:
+            ids = [worker.worker_id for worker in workers]
+            if request.worker_id not in ids:
+                await context.abort(
+                    grpc.StatusCode.NOT_FOUND,
+                    f"worker_id: {request.worker_id[:100]!r} is no attached worker of the service; {_names(ids)}",
+                )
+            workers = [worker for worker in workers if worker.worker_id == request.worker_id]
+        return pb.ExplainResponse(explanations=[await self._explained(worker) for worker in workers])
+
+    async def _explained(self, worker: Worker) -> pb.Explanation:
+        last, why = self._loop.round, None
+        if last is not None and (index := last.index(worker)) is not None:
+            # Pricing all candidates takes milliseconds, for which samples and acknowledgements must not wait.
+            why = await asyncio.to_thread(explanation.explain, last, index)
+        return status.explained(worker, last, why, self._loop.fleet.paused, self._stale_s, self._clock())
+
     async def SetServicePolicy(
         self,
         request: pb.SetServicePolicyRequest,
@@ -90,10 +122,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
     ) -> pb.ServicePolicy:
         policies = self._loop.fleet.policies
         before = self._loop.fleet.policy(request.service)
-        known = request.service in policies or any(
-            worker.service == request.service for worker in self._loop.fleet.workers.values()
-        )
-        if not known:
+        if request.service not in self._loop.fleet.services():
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
                 f"service: {request.service[:100]!r} is neither configured nor attached",
@@ -137,3 +166,8 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         self._loop.fleet.paused = False
         self._loop.replan()
         return pb.ResumeResponse()
+
+
+def _names(known: Sequence[str]) -> str:
+    """Those that would do, as far as they fit into a status."""
+    return f"known: {', '.join(known)[:1000]}" if known else "none is known"

@@ -102,10 +102,12 @@ class Session:
             self.perform(resize.poll(self._clock()))
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
+            self.worker.failure = str(error)
             self.complain("quota not written", str(error))
             self.perform(resize.quota_failed(self._clock()))
         else:
             self._metrics.actuation_seconds.observe(time.perf_counter() - began)
+            self.worker.failure = ""
             self._complaints = {cause for cause in self._complaints if cause[0] != "quota not written"}
             self.perform(resize.quota_written(quota.cpu_millicores, quota.memory_bytes, self._clock()))
 

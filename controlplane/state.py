@@ -53,6 +53,7 @@ class Worker:
     used: deque[tuple[float, float, float]] = field(default_factory=deque)  # at, window, CPU time
     last_action: str = ""
     last_action_at: float | None = None
+    failure: str = ""  # text of the last write of its quota, if that failed
     core_seconds_reserved: float = 0.0
     core_seconds_used: float = 0.0
     core_seconds_executing: float = 0.0
@@ -116,6 +117,10 @@ class Fleet:
         """The version of the next directive."""
         self._epoch += 1
         return Version(self.term, self._epoch)
+
+    def services(self) -> list[str]:
+        """All that are configured or attached, by name."""
+        return sorted({*self.policies, *(worker.service for worker in self.workers.values())})
 
     def policy(self, service: str) -> ServicePolicy:
         return self.policies.get(service, ServicePolicy())

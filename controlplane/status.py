@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from controlplane import explanation
 from controlplane.config import Config, ServicePolicy
+from controlplane.explanation import Explanation, Round
 from controlplane.latency import stretched_mean, stretched_upper
 from controlplane.operation import Waiting
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
@@ -81,6 +83,8 @@ def reason(assignment: Assignment, worker: Worker) -> str:
             why = f"{worker.queue_depth} waiting would miss their deadlines with less"
         case Bound.BUDGET:
             why = "budgets at arrival leave no time for less"
+        case Bound.CEILING:
+            why = "it is allowed no more"
         case Bound.HOST:
             why = "the host has no more"
     return f"{why} (utilisation {reasons.utilisation:.0%}, expected misses {reasons.expected_misses:.2f}/s)"
@@ -127,9 +131,119 @@ def _planned(workers: Sequence[Worker]) -> list[int]:
     return [worker.resize.target.cpu_millicores for worker in workers if worker.resize.target is not None]
 
 
+def explained(
+    worker: Worker, last: Round | None, why: Explanation | None, paused: bool, stale_s: float, now: float
+) -> pb.Explanation:
+    """Why `worker` has what it has, for people; of one that the last round left out, why it did."""
+    index = None if last is None else last.index(worker)
+    message = pb.Explanation(
+        worker_id=worker.worker_id,
+        service=worker.service,
+        silent_s=now - worker.last_seen_at,
+        standing=_standing(worker, paused),
+    )
+    if last is None or index is None or why is None:
+        state = _state(worker, stale_s, now)
+        heard = worker.sample.window_s > 0
+        message.state = state if state != "serving" else "unplanned" if heard else "unheard"
+        return message
+    message.state = "planned"
+    message.seen.CopyFrom(_seen(last, index, now))
+    message.choice.CopyFrom(_choice(why))
+    return message
+
+
+def _seen(last: Round, index: int, now: float) -> pb.Seen:
+    service = last.services[index]
+    demand, limits, queue = service.demand, service.limits, service.queue
+    planned = [each.configuration.cpu_millicores for each in last.plan.assignments]
+    return pb.Seen(
+        age_s=now - last.at,
+        arrival_rate=demand.rate,
+        rate_error=demand.rate_error,
+        rows_per_request=demand.rows_per_request,
+        dispersion=demand.dispersion,
+        budgets=[pb.Budget(remaining_ms=1000 * seconds, share=share) for seconds, share in demand.budgets],
+        waiting=len(queue),
+        waiting_rows=sum(each.rows for each in queue),
+        first_due_ms=1000 * min((each.remaining_s for each in queue), default=0.0),
+        running=len(service.running),
+        saturated=service.saturated,
+        weight=service.weight,
+        min_millicores=limits.min_millicores,
+        max_millicores=limits.max_millicores,
+        max_instances=limits.max_instances,
+        max_threads=limits.max_threads,
+        max_batch=limits.max_batch,
+        host_millicores=last.host_millicores,
+        others_millicores=sum(planned) - planned[index],
+        latency_known=service.latency.known,
+        curve_error=service.latency.residual,
+    )
+
+
+def _choice(of: Explanation) -> pb.Choice:
+    message = pb.Choice(
+        allocation=allocation_message(allocation_of(of.configuration)),
+        bound=of.bound.value,
+        utilisation=of.utilisation,
+        candidates=of.candidates,
+        lost=of.lost,
+    )
+    if of.misses is not None:
+        message.misses.CopyFrom(_misses(of.misses))
+    if of.service_time is not None:
+        message.service_time.CopyFrom(_service_time(of.service_time))
+    for name, neighbour in (("smaller", of.smaller), ("larger", of.larger)):
+        if neighbour is not None:
+            getattr(message, name).CopyFrom(_neighbour(neighbour))
+    return message
+
+
+def _neighbour(of: explanation.Neighbour) -> pb.Neighbour:
+    return pb.Neighbour(
+        allocation=allocation_message(allocation_of(of.configuration)),
+        utilisation=of.utilisation,
+        service_time=_service_time(of.service_time),
+        misses=_misses(of.misses),
+        cost_millicores=of.cost,
+    )
+
+
+def _misses(of: explanation.Misses) -> pb.Misses:
+    return pb.Misses(throughput=of.throughput, queue=of.queue, budget=of.budget)
+
+
+def _service_time(of: explanation.ServiceTime) -> pb.ServiceTime:
+    return pb.ServiceTime(
+        rows=of.rows,
+        threads=of.threads,
+        mean_ms=1000 * of.mean_s,
+        upper_ms=1000 * of.upper_s,
+        measured_share=of.trust,
+    )
+
+
+def _standing(worker: Worker, paused: bool) -> pb.Standing:
+    resize, hold = worker.resize, worker.governor.hold
+    in_force = resize.in_force
+    return pb.Standing(
+        paused=paused,
+        target=allocation_message(worker.allocation),
+        quota_millicores=0 if in_force is None else in_force.cpu_millicores or 0,
+        hold="" if paused or hold is None else hold.value,
+        pending=resize.pending,
+        overdue=resize.overdue,
+        failure=worker.failure,
+    )
+
+
+def _state(worker: Worker, stale_s: float, now: float) -> str:
+    return "starting" if worker.starting else "serving" if now - worker.last_seen_at <= stale_s else "stale"
+
+
 def _worker(worker: Worker, stale_s: float, now: float) -> pb.WorkerStatus:
     sample, resize = worker.sample, worker.resize
-    state = "starting" if worker.starting else "serving" if now - worker.last_seen_at <= stale_s else "stale"
     periods = sample.usage.periods
     in_force = pb.Allocation()
     in_force.CopyFrom(sample.allocation)
@@ -138,7 +252,7 @@ def _worker(worker: Worker, stale_s: float, now: float) -> pb.WorkerStatus:
     return pb.WorkerStatus(
         worker_id=worker.worker_id,
         service=worker.service,
-        state=state,
+        state=_state(worker, stale_s, now),
         arrival_rate=worker.arrival_rate,
         queue_depth=worker.queue_depth,
         in_force=in_force,

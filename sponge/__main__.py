@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="two models under real load, here and now; about two minutes"))
     _add_top(commands.add_parser("top", help="the fleet, live"))
+    _add_explain(commands.add_parser("explain", help="why a service has the CPU that it has"))
     _add_models(commands.add_parser("models", help="write the demo's model files"))
     _add_traffic(commands.add_parser("traffic", help="send the demo's load to workers that run already"))
     _add_profile(commands.add_parser("profile", help="how long a model's executions take on this machine"))
@@ -64,6 +65,14 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS")
     parser.add_argument("--once", action="store_true", help="print one frame and exit")
     parser.set_defaults(run=_top)
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("service", metavar="SERVICE")
+    parser.add_argument("--worker", default="", metavar="ID", help="default: every worker of the service")
+    parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    parser.add_argument("--json", action="store_true", help="print what is known as one JSON object")
+    parser.set_defaults(run=_explain)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:
@@ -222,6 +231,12 @@ def _top(parsed: argparse.Namespace) -> int:
     from sponge import top
 
     return top.run(parsed.control, parsed.interval, parsed.once)
+
+
+def _explain(parsed: argparse.Namespace) -> int:
+    from sponge import explain
+
+    return explain.run(parsed.control, parsed.service, parsed.worker, as_json=parsed.json)
 
 
 def _models(parsed: argparse.Namespace) -> int:

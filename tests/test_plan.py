@@ -130,9 +130,9 @@ def test_a_number_is_all_budgets_and_none_is_the_slo(file):
 
 
 def test_the_document_shows_what_the_command_prints(tmp_path, capsys):
-    """Every block that begins with `$ sponge plan` is the output for the block of TOML above it."""
+    """Every block that begins with `$ sponge plan` is the output for the document's first block of TOML."""
     text = DOCUMENT.read_text()
-    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    example = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
     path = tmp_path / "fleet.toml"
     path.write_text(example)
     shown = re.findall(r"^```\n\$ sponge plan fleet\.toml(.*?)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

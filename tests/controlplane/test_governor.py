@@ -1,6 +1,6 @@
 """Growth at once, a shrink after it held."""
 
-from controlplane.governor import Action, Governor, Verdict, urgent
+from controlplane.governor import Action, Governor, Hold, Verdict, urgent
 from controlplane.resize import Allocation
 
 
@@ -94,3 +94,27 @@ def test_what_is_urgent():
     assert urgent(1.1, 20.0)
     assert not urgent(0.9, 20.0)
     assert not urgent(0.04, 0.1)
+
+
+def test_what_keeps_a_plan_from_being_put_in_force_is_known():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+
+    def hold(planned: Allocation, now: float, **more: bool) -> Hold | None:
+        governor.decide(allocation(1100), planned, now, **{"settled": True, **more})
+        return governor.hold
+
+    assert governor.hold is None
+    assert hold(allocation(1100), 0.0) is None
+    assert hold(allocation(500), 1.0) is Hold.HELD
+    assert hold(allocation(1050), 1.5) is Hold.DEAD_BAND
+    assert hold(allocation(500), 2.0, settled=False) is Hold.SETTLING
+    assert hold(allocation(1100), 2.1, settled=False) is None
+    assert hold(allocation(1600), 2.2) is None
+    assert hold(allocation(500), 2.3, crowded=True) is None
+    # The planned shape on the quota that is held: not all of the plan.
+    assert hold(allocation(500, instances=2), 2.4, urgent=True) is Hold.HELD
+    # To the largest that counts, and no further; then to all of it.
+    assert hold(allocation(800), 6.0) is Hold.HELD
+    assert hold(allocation(700), 6.3) is Hold.HELD
+    assert hold(allocation(500), 9.0) is Hold.HELD
+    assert hold(allocation(500), 13.0) is None

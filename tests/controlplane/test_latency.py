@@ -93,6 +93,14 @@ def test_a_cell_with_few_executions_is_drawn_to_the_curve():
     assert 0.4 < model.mean(4, 1) < 0.5
 
 
+def test_how_far_a_cell_speaks_for_itself():
+    model = fed({(1, 1): 0.1}, repeat=2)
+    assert (model.trust(1, 1), model.trust(1, 2)) == (0.25, 0.0)
+    for _ in range(20):
+        model.record(2, 1, 0.2, 1.0, HALF_LIFE_S)
+    assert (model.trust(1, 1), model.trust(2, 1)) == (0.125, 1.0)
+
+
 def test_quantiles_are_those_of_the_cell():
     model = LatencyModel()
     for step in range(100):
