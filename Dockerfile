@@ -57,8 +57,8 @@ COPY deploy/healthcheck.py /opt/sponge/healthcheck.py
 COPY --from=wheel /dist /tmp/dist
 RUN pip install --no-deps /tmp/dist/*.whl \
     && install -d /var/lib/sponge
-# Stays root: the Docker socket belongs to root and to a group whose number differs from host to host, and whoever may
-# use it is root on the host anyway. compose.yaml takes every capability away from it instead.
+# Stays root: this image also runs as the socket proxy, and the Docker socket belongs to root and to a group whose number
+# differs from host to host. compose.yaml takes every capability away from both.
 EXPOSE 8500 8501
 HEALTHCHECK --interval=10s --timeout=5s CMD ["python", "-IS", "/opt/sponge/healthcheck.py", "8500"]
 ENTRYPOINT ["python", "-m", "controlplane"]

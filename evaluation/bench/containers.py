@@ -57,7 +57,7 @@ class Containers:
     """A `fleet.Fleet` in containers of a local engine; ports are published on the loopback only.
 
     Configurations, and logs in the end, are in `directory`. The control plane runs in a container too, with the
-    engine's socket, as under Compose, and resizes those of its own project. Everything carries the project's
+    engine's socket itself, and resizes those of its own project. Everything carries the project's
     label, and is removed on leaving; what one whose process was killed has left is removed on entering.
     """
 

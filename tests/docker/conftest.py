@@ -1,19 +1,46 @@
 """A real Docker engine, the planes' images, and a Compose project of one's own, swept away at the end."""
 
+import contextlib
+import io
 import os
+import platform
 import shutil
+import struct
 import subprocess
+import tarfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import docker
 import pytest
-from docker.errors import DockerException
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+
+from controlplane.actuators.docker import PROJECT
+from controlplane.config import Actuator
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 900.0
+
+# A whole program that waits for ever, so that no image has to come from anywhere.
+MACHINE_CODE = {
+    # again: mov eax, SYS_pause; syscall; jmp again
+    "x86_64": (62, bytes.fromhex("b822000000 0f05 ebf7")),
+    # again: x0..x3 = 0; x8 = SYS_ppoll; svc 0; b again
+    "aarch64": (183, bytes.fromhex("000080d2 010080d2 020080d2 030080d2 280980d2 010000d4 faffff17")),
+}
+
+
+def waiting_program() -> bytes:
+    """An ELF file with one loadable segment: both headers, then the code."""
+    machine, code = MACHINE_CODE[platform.machine()]
+    base, headers = 0x400000, 64 + 56
+    size = headers + len(code)
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    elf = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, machine, 1, base + headers, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return elf + struct.pack("<IIQQQQQQ", 1, 5, 0, base, base, size, size, 0x1000) + code
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,3 +109,37 @@ def project(engine: docker.DockerClient) -> Iterator[str]:
         network.remove()
     for volume in engine.volumes.list(filters=mine):
         volume.remove()
+
+
+@pytest.fixture(scope="session")
+def image(engine: docker.DockerClient) -> Iterator[str]:
+    """Name of an image with one program, `/wait`."""
+    program, archive = waiting_program(), io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("wait")
+        member.size, member.mode = len(program), 0o755
+        tar.addfile(member, io.BytesIO(program))
+    name = f"sponge-test-wait:{uuid.uuid4().hex[:8]}"
+    repository, tag = name.split(":")
+    engine.api.import_image_from_data(archive.getvalue(), repository=repository, tag=tag)
+    yield name
+    engine.images.remove(name, force=True)
+
+
+@pytest.fixture
+def run(engine: docker.DockerClient, image: str, project: str) -> Iterator[Callable[..., Container]]:
+    """Start a container that waits; it is removed at the end of the test."""
+    started: list[Container] = []
+
+    def start(*, labels: dict[str, str] | None = None, **limits: int) -> Container:
+        labels = {Actuator().docker_label: "true", PROJECT: project} if labels is None else labels
+        started.append(
+            engine.containers.run(image, "/wait", detach=True, network_mode="none", labels=labels, **limits)
+        )
+        started[-1].reload()
+        return started[-1]
+
+    yield start
+    for container in started:
+        with contextlib.suppress(NotFound):
+            container.remove(force=True)

@@ -17,7 +17,8 @@ def test_each_plane_has_what_it_imports(
     engine: docker.DockerClient, images: dict[str, str], project: str
 ) -> None:
     run_python(engine, images["worker"], project, "import dataplane.__main__, onnxruntime")
-    run_python(engine, images["control"], project, "import controlplane.__main__, ortools, docker")
+    modules = "controlplane.__main__, socketproxy.__main__, ortools, docker"
+    run_python(engine, images["control"], project, f"import {modules}")
 
 
 @pytest.mark.parametrize(
