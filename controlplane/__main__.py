@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
-from controlplane import actuators, planner
+from controlplane import actuators, planner, roles
 from controlplane import config as configuration
 from controlplane.config import Config
 from controlplane.leader import Leadership, LockError, Standby
@@ -28,6 +28,7 @@ from controlplane.store import Store
 from core import logs
 from core.config import ConfigError
 from core.edge import Edge, ListenError
+from core.files import FileError
 from protos import control_pb2, control_pb2_grpc
 
 # CPU left to the planes' own needs and to whatever else the host runs.
@@ -59,14 +60,19 @@ def leadership(config: Config) -> Leadership:
 async def serve(config: Config, leader: Leadership, decide: Planner = planner.plan) -> None:
     """Stand by until this process leads; then plan and act until SIGTERM or SIGINT.
 
-    `decide` is what plans. Raises ListenError before anything else happens.
+    `decide` is what plans. Raises ListenError and FileError before anything else happens.
     """
     clock = time.monotonic
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     services = [service.full_name for service in control_pb2.DESCRIPTOR.services_by_name.values()]
     standby = Standby(services)
-    edge = Edge(services, before=[standby])
+    edge = Edge(
+        services,
+        before=[standby],
+        tls=config.server.tls,
+        guard=roles.guard(config.server, metrics.call_refused),
+    )
     actuator = actuators.make(config.actuator)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -141,7 +147,7 @@ def main(arguments: Sequence[str] | None = None, decide: Planner = planner.plan)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    except (LockError, ListenError) as error:
+    except (LockError, ListenError, FileError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
     except sqlite3.Error as error:

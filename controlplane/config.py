@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from core.config import ConfigError, LogLevel, Section, load
+from core.tls import Tls
 
 _MIN_QUOTA_US = 1000
 _NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # of what lies in a Kubernetes namespace, or of one
@@ -25,6 +26,12 @@ class Server(Section, frozen=True, kw_only=True):
 
     listen: str = "0.0.0.0:8500"
     metrics_listen: str = "0.0.0.0:8501"  # "" for none
+    # With either, every call of the admin service and of reflection needs `authorization: Bearer` and a token: of the
+    # first file for what only reads, of the second for everything. One a line; files are read anew when they change.
+    admin_read_token_file: str = ""
+    admin_write_token_file: str = ""
+    # Of `listen`; certificate, key and client_ca, see core/tls.py. Without client_ca whoever connects may attach.
+    tls: Tls | None = None
 
 
 class Host(Section, frozen=True, kw_only=True):
@@ -174,7 +181,22 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     kubernetes = config.actuator.kubernetes
     if kubernetes.kubeconfig:
         kubernetes = replace(kubernetes, kubeconfig=str(path.parent / kubernetes.kubeconfig))
-    return replace(config, actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes))
+    return replace(
+        config,
+        server=_within(path.parent, config.server),
+        actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes),
+    )
+
+
+def _within(folder: Path, server: Server) -> Server:
+    """The same, with paths that are relative taken as of `folder`."""
+    read, write = server.admin_read_token_file, server.admin_write_token_file
+    return msgspec.structs.replace(
+        server,
+        admin_read_token_file=str(folder / read) if read else "",
+        admin_write_token_file=str(folder / write) if write else "",
+        tls=server.tls and server.tls.within(folder),
+    )
 
 
 def _check_kubernetes(path: Path, actuator: Actuator) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -54,6 +55,20 @@ class Metrics:
         self.samples_refused = Counter(
             "sponge_control_samples_refused", "Samples with absurd numbers.", ["service"], registry=registry
         )
+        refused = Counter(
+            "sponge_control_calls_refused",
+            "Calls refused for want of a valid token, or of one that may write.",
+            ["status"],
+            registry=registry,
+        )
+        self._calls_refused = {
+            code: refused.labels(code.name.lower())
+            for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+        }
+
+    def call_refused(self, code: grpc.StatusCode) -> None:
+        """One of the two statuses that stand for a token that is missing or not enough."""
+        self._calls_refused[code].inc()
 
 
 class FleetCollector(Collector):

@@ -34,9 +34,10 @@ class Edge:
 
     Servicers are added to `server` before `listen`. `max_message_bytes` bounds what is received, compressed and
     not. With `tls` the port speaks TLS. With `token_file` all calls but those of health need one of its tokens;
-    `unauthenticated` hears of each that is refused for want of one. A peer that is gone without a word is given up
-    after `patience_s` and a third of that; one that says nothing is as well. Raises ListenError for files that
-    cannot be used. `before` are asked for the handler of a call before all others.
+    `unauthenticated` hears of each that is refused for want of one. A `guard` goes by tokens of its own. A peer that
+    is gone without a word is given up after `patience_s` and a third of that; one that says nothing is as well.
+    Raises ListenError for files that cannot be used. `before` are asked for the handler of a call before all others,
+    and guards before them.
     """
 
     def __init__(
@@ -49,11 +50,14 @@ class Edge:
         tls: Tls | None = None,
         token_file: str = "",
         unauthenticated: Callable[[], None] = lambda: None,
+        guard: grpc.GenericRpcHandler | None = None,
         patience_s: float = 60.0,
     ) -> None:
         try:
             self._credentials = credentials(tls) if tls else None
-            self._guards = [Guard(Tokens(Path(token_file)), unauthenticated)] if token_file else []
+            self._guards: list[grpc.GenericRpcHandler] = [guard] if guard else []
+            if token_file:
+                self._guards.append(Guard(Tokens(Path(token_file)), unauthenticated))
         except FileError as error:
             raise ListenError(str(error)) from error
         self._handlers = Handlers()

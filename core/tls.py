@@ -1,4 +1,4 @@
-"""TLS of a port, mutual if wanted, from files that are read anew when they change."""
+"""TLS of a port and of those who connect to it, mutual if wanted, from files that are read anew when they change."""
 
 import ssl
 from pathlib import Path
@@ -29,6 +29,30 @@ class Tls(Section, frozen=True, kw_only=True):
         )
 
 
+class ClientTls(Section, frozen=True, kw_only=True):
+    """PEM files of one who connects; each connection goes by what they hold when it is made."""
+
+    ca: str = ""  # who may have signed the server's certificate; "" for the authorities that gRPC comes with
+    # Its own, for a server with client_ca, with those between it and its authority; "" for none.
+    certificate: str = ""
+    key: str = ""  # of the certificate, without a passphrase
+
+    def within(self, folder: Path) -> Self:
+        """The same, with paths that are relative taken as of `folder`."""
+        given = {key: str(folder / name) for key, name in msgspec.structs.asdict(self).items() if name}
+        return msgspec.structs.replace(self, **given)
+
+
+def channel_credentials(tls: ClientTls, prefix: str = "control.tls.") -> grpc.ChannelCredentials:
+    """What a channel is opened with, of the files as they are; raises FileError that names the key after `prefix`."""
+    for given, missing in (("certificate", "key"), ("key", "certificate")):
+        if getattr(tls, given) and not getattr(tls, missing):
+            raise FileError(f"{prefix}{missing}: expected a file beside {prefix}{given}")
+    ca = _certificates(f"{prefix}ca", tls.ca) if tls.ca else None
+    certificate, key = _identity(prefix, tls.certificate, tls.key) if tls.certificate else (None, None)
+    return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
 def credentials(tls: Tls) -> grpc.ServerCredentials:
     """What a port is opened with; raises FileError that names the key."""
     paths = [Path(name) for name in (tls.certificate, tls.key, tls.client_ca) if name]
@@ -47,26 +71,31 @@ def credentials(tls: Tls) -> grpc.ServerCredentials:
 
 def _read(tls: Tls) -> grpc.ServerCertificateConfiguration:
     """What the files hold, once it is known to fit together: gRPC would only say that it cannot listen."""
-    certificate = _certificates("certificate", tls.certificate)
-    key = contents("server.tls.key", Path(tls.key))
-    client_ca = _certificates("client_ca", tls.client_ca) if tls.client_ca else None
-    try:
-        # Without a passphrase of its own, OpenSSL would ask for one at the terminal.
-        _context().load_cert_chain(tls.certificate, tls.key, password="")
-    except OSError as error:
-        raise FileError(
-            "server.tls.key: expected the private key of server.tls.certificate, in PEM and without a passphrase;"
-            f" {tls.key} is not: {_reason(error)}"
-        ) from error
+    certificate, key = _identity("server.tls.", tls.certificate, tls.key)
+    client_ca = _certificates("server.tls.client_ca", tls.client_ca) if tls.client_ca else None
     return grpc.ssl_server_certificate_configuration([(key, certificate)], client_ca)
 
 
+def _identity(prefix: str, certificate: str, key: str) -> tuple[bytes, bytes]:
+    """What the files of a certificate and its key hold; raises FileError that names the key after `prefix`."""
+    read = _certificates(f"{prefix}certificate", certificate), contents(f"{prefix}key", Path(key))
+    try:
+        # Without a passphrase of its own, OpenSSL would ask for one at the terminal.
+        _context().load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        raise FileError(
+            f"{prefix}key: expected the private key of {prefix}certificate, in PEM and without a passphrase;"
+            f" {key} is not: {_reason(error)}"
+        ) from error
+    return read
+
+
 def _certificates(key: str, name: str) -> bytes:
-    data = contents(f"server.tls.{key}", Path(name))
+    data = contents(key, Path(name))
     try:
         _context().load_verify_locations(cadata=data.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
-        raise FileError(f"server.tls.{key}: expected certificates in PEM, {name} holds none") from error
+        raise FileError(f"{key}: expected certificates in PEM, {name} holds none") from error
     return data
 
 

@@ -14,18 +14,25 @@ from core.files import FileError, Reloaded, contents
 
 _LOOK_S = 1.0  # how often the file is looked at, at most
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
-_HEALTH = "/grpc.health.v1.Health/"
+HEALTH = "/grpc.health.v1.Health/"  # what its methods begin with
 _SCHEME = "bearer"
 
 
 class Tokens(Container[str]):
     """The tokens of a file, one a line; lines that are empty or begin with # are none.
 
-    The file is read anew within a second of a change. Raises FileError if it cannot be used at first.
+    The file is read anew within a second of a change. Raises FileError, which names the key `setting`, if it cannot
+    be used at first.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._digests = Reloaded(lambda: _read(path), path)
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        setting: str = "server.token_file",
+    ) -> None:
+        self._digests = Reloaded(lambda: [_digest(token) for token in _read(setting, path)], path)
         self._clock = clock
         self._looked_at = clock()
 
@@ -53,15 +60,20 @@ class Guard(grpc.GenericRpcHandler):
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """The refusal, None to let the call pass."""
-        if handler_call_details.method.startswith(_HEALTH):
+        if handler_call_details.method.startswith(HEALTH):
             return None
-        if _token(handler_call_details.invocation_metadata) in self._tokens:
+        if brought(handler_call_details.invocation_metadata) in self._tokens:
             return None
         self._refused()
-        return _REFUSAL
+        return UNAUTHENTICATED
 
 
-def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+def first(setting: str, path: Path) -> str:
+    """The first token of a file, for one who calls; raises FileError that names the key `setting`."""
+    return _read(setting, path)[0].decode("ascii")
+
+
+def brought(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """The bearer token of a call, "" if it brings none."""
     for key, value in metadata:
         if key == "authorization":
@@ -70,29 +82,34 @@ def _token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     return ""
 
 
-async def _refuse(_messages: Any, context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "authorization: expected Bearer and a valid token")
+def refusal(code: grpc.StatusCode, text: str) -> "grpc.RpcMethodHandler[Any, Any]":
+    """What ends every call at once, whatever its kind."""
+
+    async def refuse(_messages: Any, context: Any) -> None:
+        await context.abort(code, text)
+
+    # With a request stream a handler is called before there is a message, and this one reads none.
+    return grpc.stream_unary_rpc_method_handler(refuse)
 
 
-# With a request stream a handler is called before there is a message, and this one reads none.
-_REFUSAL: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_unary_rpc_method_handler(_refuse)
+UNAUTHENTICATED = refusal(grpc.StatusCode.UNAUTHENTICATED, "authorization: expected Bearer and a valid token")
 
 
-def _read(path: Path) -> list[bytes]:
-    digests = []
-    for number, line in enumerate(contents("server.token_file", path).splitlines(), 1):
+def _read(setting: str, path: Path) -> list[bytes]:
+    tokens = []
+    for number, line in enumerate(contents(setting, path).splitlines(), 1):
         token = line.strip()
         if not token or token.startswith(b"#"):
             continue
         if not _TOKEN.fullmatch(token):
             raise FileError(
-                "server.token_file: expected a token of letters, digits and -._~+/ a line;"
+                f"{setting}: expected a token of letters, digits and -._~+/ a line;"
                 f" line {number} of {path} is none"
             )
-        digests.append(_digest(token))
-    if not digests:
-        raise FileError(f"server.token_file: expected at least one token, {path} holds none")
-    return digests
+        tokens.append(token)
+    if not tokens:
+        raise FileError(f"{setting}: expected at least one token, {path} holds none")
+    return tokens
 
 
 def _digest(token: bytes) -> bytes:

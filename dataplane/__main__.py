@@ -18,6 +18,8 @@ from prometheus_client import CollectorRegistry
 from core import logs
 from core.config import ConfigError
 from core.edge import Edge, ListenError
+from core.files import FileError
+from core.tls import channel_credentials
 from dataplane import config as configuration
 from dataplane import resources, server, versions
 from dataplane.agent import Agent
@@ -128,7 +130,13 @@ async def _attached(config: Config, worker: Worker, agent: Agent) -> AsyncIterat
     if not config.control.address:
         yield
         return
-    uplink = Uplink(config.control.address, agent, config.control.report_interval_ms / 1000, time.monotonic)
+    uplink = Uplink(
+        config.control.address,
+        agent,
+        config.control.report_interval_ms / 1000,
+        time.monotonic,
+        config.control.tls,
+    )
     worker.on_distress = uplink.distress
     worker.on_acknowledged = uplink.acknowledge
     agent.on_renewed = uplink.renew
@@ -184,10 +192,13 @@ def run(path: Path, watching: Sequence[Observer] = ()) -> int:
     try:
         config = configuration.read(path)
         logs.configure(config.log_level)
+        if config.control.tls:
+            # The uplink reads these files at each attempt; what is wrong with them now is worth an end.
+            channel_credentials(config.control.tls)
         engine = _load(config, versions.newest(Path(config.model.path), config.model.version))
         # A call takes many turns of the loop, and uvloop's cost less: evaluation.serving has an echo on either.
         uvloop.run(serve(config, engine, watching))
-    except ListenError as error:
+    except (ListenError, FileError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
     except (ConfigError, ModelError, EngineError) as error:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from core.config import ConfigError, LogLevel, Section, load
-from core.tls import Tls
+from core.tls import ClientTls, Tls
 
 Positive = Annotated[int, Meta(ge=1)]
 PositiveMs = Annotated[float, Meta(gt=0)]
@@ -84,6 +84,8 @@ class Control(Section, frozen=True, kw_only=True):
 
     address: str = ""  # host:port; of control planes that take over from each other each, with commas between
     report_interval_ms: Annotated[float, Meta(ge=20)] = 200.0
+    # For control planes with server.tls: ca, and where they have a client_ca certificate and key, see core/tls.py.
+    tls: ClientTls | None = None
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -137,6 +139,8 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             tls=server.tls and server.tls.within(path.parent),
         ),
         control=replace(
-            config.control, address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address)
+            config.control,
+            address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address),
+            tls=config.control.tls and config.control.tls.within(path.parent),
         ),
     )

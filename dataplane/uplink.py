@@ -9,6 +9,9 @@ from typing import Protocol, TypeAlias
 import grpc
 import structlog
 
+from core.access import OPEN, Access
+from core.files import FileError
+from core.tls import ClientTls, channel_credentials
 from protos import control_pb2, control_pb2_grpc
 
 _FIRST_BACKOFF_S = 0.2
@@ -42,13 +45,23 @@ class Uplink:
     """Keeps one stream to the control plane open; serving does not depend on it.
 
     `address` may be several, with commas between: they are tried in turns, as of several control planes one leads.
+    With `tls` it connects so, by the files as they are at each attempt; where they cannot be used, that is logged as
+    the reason why nothing is reached.
     """
 
-    def __init__(self, address: str, source: Source, interval_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        address: str,
+        source: Source,
+        interval_s: float,
+        clock: Callable[[], float],
+        tls: ClientTls | None = None,
+    ) -> None:
         self._addresses = deque(each.strip() for each in address.split(","))
         self._source = source
         self._interval_s = interval_s
         self._clock = clock
+        self._tls = tls
         self._send_now = asyncio.Event()
         self._distress = False
         self._renewing = False
@@ -98,7 +111,13 @@ class Uplink:
 
     async def _attached(self) -> str:
         """One stream, from hello to its end; returns why it ended."""
-        async with grpc.aio.insecure_channel(self._addresses[0], _CHANNEL_OPTIONS) as channel:
+        try:
+            # To read and check a bundle of authorities takes milliseconds, for which no request is to wait.
+            access = Access(await asyncio.to_thread(channel_credentials, self._tls)) if self._tls else OPEN
+        except FileError as error:
+            self._renewing = False  # whatever the source is by then is said when a stream begins
+            return str(error)
+        async with access.aio_channel(self._addresses[0], _CHANNEL_OPTIONS) as channel:
             call = control_pb2_grpc.ControlPlaneStub(channel).Attach()
             try:
                 async with asyncio.TaskGroup() as tasks:

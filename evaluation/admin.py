@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
+from core.access import OPEN, Access
 from protos import control_pb2, control_pb2_grpc
 
 _TIMEOUT_S = 10.0
@@ -16,22 +17,26 @@ class ControlPlaneError(Exception):
 class Admin:
     """The admin service at `address` (HOST:PORT), over one connection. Calls raise ControlPlaneError."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access = OPEN) -> None:
         self._address = address
-        self._channel = grpc.aio.insecure_channel(address)
+        self._metadata = access.metadata
+        self._channel = access.aio_channel(address)
         self._stub = control_pb2_grpc.AdminStub(self._channel)
 
     async def fleet(self) -> control_pb2.Fleet:
         """What the control plane believes now."""
         try:
-            return await self._stub.GetFleet(control_pb2.GetFleetRequest(), timeout=_TIMEOUT_S)
+            return await self._stub.GetFleet(
+                control_pb2.GetFleetRequest(), timeout=_TIMEOUT_S, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
 
     async def decisions(self) -> AsyncIterator[control_pb2.Decision]:
         """Each decision from now on, as it is made; without end."""
         try:
-            async for decision in self._stub.WatchDecisions(control_pb2.WatchDecisionsRequest()):
+            request = control_pb2.WatchDecisionsRequest()
+            async for decision in self._stub.WatchDecisions(request, metadata=self._metadata):
                 yield decision
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.access import OPEN, Access
 from evaluation import demo, measure, scenario
 from evaluation.admin import Admin
 from evaluation.measure import Offered, Progress, Stage
@@ -21,6 +22,7 @@ class Options:
     bandwidth: Path | None = None
     seconds: float = 100.0
     seed: int = 59
+    access: Access = OPEN  # to the control plane
 
 
 async def run(options: Options, progress: Progress) -> Result:
@@ -29,7 +31,7 @@ async def run(options: Options, progress: Progress) -> Result:
     Raises bandwidth.TraceError, OSError, ControlPlaneError.
     """
     trace = demo.network(options.bandwidth, options.seed, options.seconds)
-    async with contextlib.aclosing(Admin(options.control)) as admin:
+    async with contextlib.aclosing(Admin(options.control, options.access)) as admin:
         fleet = await admin.fleet()  # before anything that takes longer
         progress(Stage("preparing models and inputs, measuring this host", 0, 1))
         subjects = await scenario.prepare(options.models, options.seed, options.seconds)

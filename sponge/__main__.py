@@ -4,8 +4,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from core.files import FileError
 from evaluation import cache
+
+if TYPE_CHECKING:
+    from core.access import Access
 
 _CONTROL = "127.0.0.1:8500"
 _RESULTS = Path("evaluation/results")
@@ -34,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
         return run(parsed)
+    except FileError as error:
+        print(f"sponge: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sponge: interrupted; everything it started is stopped", file=sys.stderr)
         return 130
@@ -60,8 +68,21 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", type=Path, default=cache.models(), help=f"default: {cache.models()}")
 
 
+def _add_control(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the control plane")
+    group.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    group.add_argument("--token-file", metavar="FILE", help="its first token goes with every call")
+    group.add_argument(
+        "--ca", default="", metavar="FILE.pem", help="TLS: who may have signed its certificate"
+    )
+    group.add_argument(
+        "--certificate", default="", metavar="FILE.pem", help="TLS: what it is shown, where it asks for one"
+    )
+    group.add_argument("--key", default="", metavar="FILE.pem", help="TLS: of --certificate")
+
+
 def _add_top(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    _add_control(parser)
     parser.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS")
     parser.add_argument("--once", action="store_true", help="print one frame and exit")
     parser.set_defaults(run=_top)
@@ -70,7 +91,7 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", metavar="SERVICE")
     parser.add_argument("--worker", default="", metavar="ID", help="default: every worker of the service")
-    parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    _add_control(parser)
     parser.add_argument("--json", action="store_true", help="print what is known as one JSON object")
     parser.set_defaults(run=_explain)
 
@@ -84,7 +105,7 @@ def _add_traffic(parser: argparse.ArgumentParser) -> None:
     _add_load(parser)
     parser.add_argument("--vision", default="127.0.0.1:8001", metavar="HOST:PORT")
     parser.add_argument("--magika", default="127.0.0.1:8011", metavar="HOST:PORT")
-    parser.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
+    _add_control(parser)
     parser.add_argument("--output", type=Path, help="directory for a report; default: none")
     parser.set_defaults(run=_traffic, seconds=100.0)
 
@@ -191,6 +212,7 @@ def _traffic(parsed: argparse.Namespace) -> int:
         bandwidth=parsed.bandwidth,
         seconds=parsed.seconds,
         seed=parsed.seed,
+        access=_access(parsed),
     )
     return show.measured(lambda progress: traffic.run(options, progress), parsed.output, as_json=False)
 
@@ -230,13 +252,15 @@ def _report(parsed: argparse.Namespace) -> int:
 def _top(parsed: argparse.Namespace) -> int:
     from sponge import top
 
-    return top.run(parsed.control, parsed.interval, parsed.once)
+    return top.run(parsed.control, parsed.interval, parsed.once, _access(parsed))
 
 
 def _explain(parsed: argparse.Namespace) -> int:
     from sponge import explain
 
-    return explain.run(parsed.control, parsed.service, parsed.worker, as_json=parsed.json)
+    return explain.run(
+        parsed.control, parsed.service, parsed.worker, as_json=parsed.json, access=_access(parsed)
+    )
 
 
 def _models(parsed: argparse.Namespace) -> int:
@@ -244,6 +268,19 @@ def _models(parsed: argparse.Namespace) -> int:
 
     scenario.build_models(parsed.directory)
     return 0
+
+
+def _access(parsed: argparse.Namespace) -> "Access":
+    """By the flags about the control plane; raises FileError that names one."""
+    from core import tokens
+    from core.access import Access
+    from core.tls import ClientTls, channel_credentials
+
+    tls = ClientTls(ca=parsed.ca, certificate=parsed.certificate, key=parsed.key)
+    return Access.by(
+        channel_credentials(tls, "--") if tls != ClientTls() else None,
+        tokens.first("--token-file", Path(parsed.token_file)) if parsed.token_file is not None else "",
+    )
 
 
 def _seconds(text: str) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import grpc
 from google.protobuf.json_format import MessageToDict
 
+from core.access import OPEN, Access
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 
@@ -27,16 +28,24 @@ _HOLDS = {
 _PARTS = ("throughput", "queue", "budget")
 
 
-def run(address: str, service: str, worker_id: str = "", *, as_json: bool = False) -> int:
+def run(
+    address: str,
+    service: str,
+    worker_id: str = "",
+    *,
+    as_json: bool = False,
+    access: Access = OPEN,
+) -> int:
     """Print why the workers of `service`, or one of them, have what they have.
 
-    Exit code 2 and one line for an unknown service or worker, or a control plane at `address` that does not answer.
+    Exit code 2 and one line for an unknown service or worker, or a control plane at `address` that does not answer,
+    or wants more than `access` brings.
     """
-    with grpc.insecure_channel(address) as channel:
+    with access.channel(address) as channel:
         admin = control_pb2_grpc.AdminStub(channel)
         try:
             request = pb.ExplainRequest(service=service, worker_id=worker_id)
-            response = admin.Explain(request, timeout=_TIMEOUT_S)
+            response = admin.Explain(request, timeout=_TIMEOUT_S, metadata=access.metadata)
         except grpc.RpcError as error:
             print(f"sponge: {_text(error, address)}", file=sys.stderr)
             return 2

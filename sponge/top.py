@@ -1,9 +1,11 @@
 """`sponge top`: the fleet as the control plane sees it, live in a terminal."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
 from rich.console import Console, Group, RenderableType
@@ -12,8 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from core.access import OPEN, Access
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
+
+Ask: TypeAlias = Callable[[pb.GetFleetRequest], pb.Fleet]
 
 # Waiting longer than this for an answer is news in itself.
 _TIMEOUT_S = 2.0
@@ -39,37 +44,38 @@ class _Column:
     right: bool = True
 
 
-def run(address: str, interval_s: float = 1.0, once: bool = False) -> int:
+def run(address: str, interval_s: float = 1.0, once: bool = False, access: Access = OPEN) -> int:
     """Show the fleet of the control plane at `address` until interrupted, or print it `once`.
 
     Returns the exit status: 1 if `once` finds no control plane, else 0.
     """
     console = Console()
     options = (("grpc.max_reconnect_backoff_ms", 1000), ("grpc.min_reconnect_backoff_ms", 200))
-    with grpc.insecure_channel(address, options) as channel, contextlib.suppress(KeyboardInterrupt):
+    with access.channel(address, options) as channel, contextlib.suppress(KeyboardInterrupt):
         admin = control_pb2_grpc.AdminStub(channel)
-        view = _observe(admin, View(address, None), silent_s=0.0)
+        ask = functools.partial(admin.GetFleet, timeout=_TIMEOUT_S, metadata=access.metadata)
+        view = _observe(ask, View(address, None), silent_s=0.0)
         if once:
             console.print(render(view, console.width))
             return 1 if view.error else 0
-        _watch(admin, view, console, interval_s)
+        _watch(ask, view, console, interval_s)
     return 0
 
 
-def _watch(admin: control_pb2_grpc.AdminStub, view: View, console: Console, interval_s: float) -> None:
+def _watch(ask: Ask, view: View, console: Console, interval_s: float) -> None:
     answered_at = time.monotonic()
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             live.update(render(view, console.width), refresh=True)
             time.sleep(interval_s)
-            view = _observe(admin, view, time.monotonic() - answered_at)
+            view = _observe(ask, view, time.monotonic() - answered_at)
             if not view.error:
                 answered_at = time.monotonic()
 
 
-def _observe(admin: control_pb2_grpc.AdminStub, last: View, silent_s: float) -> View:
+def _observe(ask: Ask, last: View, silent_s: float) -> View:
     try:
-        return View(last.address, admin.GetFleet(pb.GetFleetRequest(), timeout=_TIMEOUT_S))
+        return View(last.address, ask(pb.GetFleetRequest()))
     except grpc.RpcError as error:
         return View(last.address, last.fleet, _text(error), silent_s)
 

@@ -7,7 +7,7 @@ from typing import Self
 import grpc
 import trustme
 
-from core.tls import Tls
+from core.tls import ClientTls, Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Identity:
     def tls(self, client_ca: Path | None = None) -> Tls:
         """For a server that is this."""
         return Tls(certificate=str(self.certificate), key=str(self.key), client_ca=str(client_ca or ""))
+
+    def client_tls(self) -> ClientTls:
+        """For a client that is this, and takes what its own authority has signed for a server."""
+        return ClientTls(ca=str(self.ca), certificate=str(self.certificate), key=str(self.key))
 
     def credentials(self, ca: Path | None = None) -> grpc.ChannelCredentials:
         """For a client that is this, and takes what `ca` has signed for a server, by default its own."""

@@ -63,13 +63,16 @@ class ControlPlane(control_pb2_grpc.ControlPlaneServicer):
 
 
 @contextmanager
-def control_plane(port):
-    """A control plane that listens on `port` until the block ends."""
+def control_plane(port, credentials=None):
+    """A control plane that listens on `port`, by TLS with `credentials`, until the block ends."""
     servicer = ControlPlane()
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
         control_pb2_grpc.add_ControlPlaneServicer_to_server(servicer, server)
-        server.add_insecure_port(f"{LOOPBACK}:{port}")
+        if credentials:
+            server.add_secure_port(f"{LOOPBACK}:{port}", credentials)
+        else:
+            server.add_insecure_port(f"{LOOPBACK}:{port}")
         server.start()
         try:
             yield servicer

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import grpc
 import numpy as np
 
+from core.access import OPEN, Access
 from protos import control_pb2, control_pb2_grpc
 from sponge.client import Client, InferenceError
 from tests.processes import LOOPBACK, PATIENCE_S, Process, running, scrape, wait_serving, write_toml
@@ -23,12 +23,15 @@ class Control:
     process: Process
     address: str
     metrics_address: str
+    access: Access = OPEN
 
     def fleet(self) -> control_pb2.Fleet:
         """What it believes now."""
-        with grpc.insecure_channel(self.address) as channel:
+        with self.access.channel(self.address) as channel:
             admin = control_pb2_grpc.AdminStub(channel)
-            return admin.GetFleet(control_pb2.GetFleetRequest(), timeout=PATIENCE_S)
+            return admin.GetFleet(
+                control_pb2.GetFleetRequest(), timeout=PATIENCE_S, metadata=self.access.metadata
+            )
 
     def worker(self) -> control_pb2.WorkerStatus | None:
         """The only worker, None while none is attached."""
@@ -42,23 +45,28 @@ class Control:
 
 @contextmanager
 def control(
-    directory: Path, listen: str = f"{LOOPBACK}:0", *, serving: bool = True, **sections: Any
+    directory: Path,
+    listen: str = f"{LOOPBACK}:0",
+    *,
+    serving: bool = True,
+    access: Access = OPEN,
+    **sections: Any,
 ) -> Iterator[Control]:
     """Run a control plane until the block ends; `sections` are those of control.toml.
 
-    Waits until it serves, or with serving=False only until it listens.
+    Waits until it serves, or with serving=False only until it listens. It is asked by `access`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         **sections,
-        "server": {"listen": listen, "metrics_listen": f"{LOOPBACK}:0"},
+        "server": {"listen": listen, "metrics_listen": f"{LOOPBACK}:0", **sections.get("server", {})},
         "actuator": {"kind": "threads", **sections.get("actuator", {})},
     }
     with running("controlplane", write_toml(directory / "control.toml", config)) as process:
         addresses = process.wait_for("listening")
         if serving:
-            wait_serving(addresses["listen"])
-        yield Control(process, addresses["listen"], addresses["metrics_listen"])
+            wait_serving(addresses["listen"], credentials=access.credentials)
+        yield Control(process, addresses["listen"], addresses["metrics_listen"], access)
 
 
 @dataclass

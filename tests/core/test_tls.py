@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from core.edge import Edge, ListenError
+from core.files import FileError
+from core.tls import ClientTls, channel_credentials
 from tests.certificates import Identity
 
 OURS, THEIRS = trustme.CA(), trustme.CA()
@@ -178,3 +180,44 @@ async def test_files_that_cannot_be_used_are_named_by_key_and_path(server, file,
     key = "client_ca" if file == "ca" else file
     text = text.format(path=path, form="in PEM and without a passphrase")
     assert str(caught.value).startswith(f"server.tls.{key}: {text}")
+
+
+class TestOfAClient:
+    """What a channel is opened with."""
+
+    async def test_all_three_files_get_it_in_where_a_certificate_is_asked_for(self, server, client):
+        async with listening(server.tls(client_ca=client.ca)) as address:
+            assert await asked_anew(address, channel_credentials(client.client_tls())) is OK
+            nobody = ClientTls(ca=str(client.ca))
+            assert await asked_anew(address, channel_credentials(nobody)) is UNAVAILABLE
+        async with listening(server.tls()) as address:
+            assert await asked_anew(address, channel_credentials(nobody)) is OK
+
+    async def test_an_authority_that_has_not_signed_the_server_does_not(self, server, stranger):
+        async with listening(server.tls()) as address:
+            others = channel_credentials(ClientTls(ca=str(stranger.ca)))
+            assert await asked_anew(address, others) is UNAVAILABLE
+
+    @pytest.mark.parametrize("prefix", ["control.tls.", "--"])
+    @pytest.mark.parametrize("file", ["ca", "certificate", "key"])
+    def test_files_that_cannot_be_read_are_named_by_key_and_path(self, client, prefix, file):
+        path = getattr(client, file)
+        path.unlink()
+        with pytest.raises(FileError) as caught:
+            channel_credentials(client.client_tls(), prefix)
+        text = f"expected a file, {path} cannot be read: No such file or directory"
+        assert str(caught.value) == f"{prefix}{file}: {text}"
+
+    def test_a_key_of_another_certificate_is_named(self, client, stranger):
+        client.key.write_bytes(stranger.key.read_bytes())
+        with pytest.raises(FileError, match=r"^control\.tls\.key: expected the private key of control\."):
+            channel_credentials(client.client_tls())
+
+    @pytest.mark.parametrize(
+        ("given", "missing"), [("certificate", "key"), ("key", "certificate")], ids=["key", "certificate"]
+    )
+    def test_half_an_identity_is_none(self, client, given, missing):
+        half = ClientTls(**{given: str(getattr(client, given))})
+        with pytest.raises(FileError) as caught:
+            channel_credentials(half)
+        assert str(caught.value) == f"control.tls.{missing}: expected a file beside control.tls.{given}"

@@ -4,8 +4,14 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
+import pytest
+import structlog
+import trustme
+
+from core.tls import credentials
 from dataplane.uplink import Uplink
 from protos import control_pb2
+from tests.certificates import Identity
 from tests.control_planes import control_plane
 from tests.processes import LOOPBACK, eventually, free_port
 
@@ -38,15 +44,20 @@ async def attached(source, others=""):
     """An uplink of `source`, and the control plane it is attached to; `others` are addresses that it tries before."""
     port = free_port()
     with control_plane(port) as control:
-        uplink = Uplink(f"{others}{LOOPBACK}:{port}", source, 0.02, time.monotonic)
-        running = asyncio.create_task(uplink.run())
-        try:
+        control.uplink = Uplink(f"{others}{LOOPBACK}:{port}", source, 0.02, time.monotonic)
+        async with running(control.uplink):
             await soon(lambda: control.samples)
-            control.uplink = uplink
             yield control
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
+
+
+@asynccontextmanager
+async def running(uplink):
+    task = asyncio.create_task(uplink.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def soon(*condition):
@@ -95,3 +106,70 @@ async def test_of_several_control_planes_the_one_that_takes_workers_is_found():
         source.bad_samples = 1
         # Once more around.
         await soon(lambda: len(control.hellos) == 2)
+
+
+class TestOverTls:
+    """Both sides show certificates of one authority, and later of another."""
+
+    @pytest.fixture
+    def authority(self):
+        return trustme.CA()
+
+    @pytest.fixture
+    def server(self, tmp_path, authority):
+        return Identity.issue(tmp_path / "server", authority)
+
+    @pytest.fixture
+    def worker(self, tmp_path, authority):
+        return Identity.issue(tmp_path / "worker", authority, "worker.test")
+
+    def uplink(self, address, worker):
+        return Uplink(address, Source(), 0.02, time.monotonic, worker.client_tls())
+
+    async def test_of_several_addresses_each_is_tried_by_tls(self, server, worker):
+        port = free_port()
+        address = f"{LOOPBACK}:{free_port()}, {LOOPBACK}:{port}"
+        with control_plane(port, credentials(server.tls(server.ca))) as control:
+            async with running(self.uplink(address, worker)):
+                await soon(lambda: control.samples)
+
+    async def test_another_authority_counts_from_the_next_attempt_on(self, server, worker):
+        port = free_port()
+        async with running(self.uplink(f"{LOOPBACK}:{port}", worker)):
+            with control_plane(port, credentials(server.tls(server.ca))) as control:
+                await soon(lambda: control.samples)
+            other = trustme.CA()
+            for directory, name in ((server.key.parent, LOOPBACK), (worker.key.parent, "worker.test")):
+                Identity.issue(directory, other, name)
+            with control_plane(port, credentials(server.tls(server.ca))) as control:
+                await soon(lambda: control.samples)
+
+    async def test_files_that_are_missing_for_a_while_are_the_reason_and_then_no_more(self, server, worker):
+        port = free_port()
+        ca = worker.ca.read_bytes()
+        worker.ca.unlink()
+        with (
+            structlog.testing.capture_logs() as lines,
+            control_plane(port, credentials(server.tls(server.ca))) as control,
+        ):
+            async with running(self.uplink(f"{LOOPBACK}:{port}", worker)):
+                await soon(lambda: lines)
+                assert lines[0]["reason"].startswith(f"control.tls.ca: expected a file, {worker.ca} cannot")
+                assert control.hellos == []
+                worker.ca.write_bytes(ca)
+                await soon(lambda: control.samples)
+
+    async def test_another_hello_waits_for_files_that_are_missing(self, server, worker):
+        port = free_port()
+        ca = worker.ca.read_bytes()
+        uplink = self.uplink(f"{LOOPBACK}:{port}", worker)
+        with control_plane(port, credentials(server.tls(server.ca))) as control:
+            async with running(uplink):
+                await soon(lambda: control.samples)
+                worker.ca.unlink()
+                with structlog.testing.capture_logs() as lines:
+                    uplink.renew()
+                    await soon(lambda: lines)
+                assert lines[0]["reason"].startswith("control.tls.ca: expected a file")
+                worker.ca.write_bytes(ca)
+                await soon(lambda: len(control.hellos) == 2)
