@@ -89,9 +89,9 @@ class LatencyModel:
     The curve is ℓ(b, t) = (γb + ε)/t + δb + η with coefficients ≥ 0: Amdahl's law in t, a fixed and a
     per-row part in each of its terms. A cell (b, t) with enough executions speaks for itself, one with fewer
     is drawn towards the curve, and the curve alone speaks for the rest: there the upper estimate is raised by
-    DOUBT times what the curve is wrong by. The result rises with rows and falls
-    with threads. `quantile` is that of the upper estimate, `cells` are executions that are known already, by
-    (rows, threads). Age counts from the newest execution: while nothing is executed, nothing is forgotten.
+    DOUBT times what the curve is wrong by. The result rises with rows and falls with threads. `quantile` is that of
+    the upper estimate, `cells` are executions that are known already, by (rows, threads). Age counts from the
+    newest execution: while nothing is executed, nothing is forgotten.
     """
 
     def __init__(self, quantile: float = UPPER, cells: Mapping[tuple[int, int], Cell] = {}) -> None:
