@@ -27,6 +27,10 @@ UPPER, LOW = 0.95, 0.05
 UPPER_SPREAD, LOW_SPREAD = 1.3, 0.75
 # Up to this share of a cell's samples, or two, may be outliers; they count as at most so much of the rest.
 OUTLIER_SHARE, OUTLIER_RATIO = 0.1, 3.0
+# Where no cell speaks the upper estimate is raised by so many times the mean relative error of the curve: that is its
+# 95 % quantile, if errors are normal.
+DOUBT = 2.06
+NEGLIGIBLE = 1e-3  # of that error: the prior alone leaves some
 
 # Before any execution: a row that takes long, so that the first plan errs on the large side.
 UNKNOWN_WORK_S = 0.1
@@ -84,9 +88,10 @@ class LatencyModel:
 
     The curve is ℓ(b, t) = (γb + ε)/t + δb + η with coefficients ≥ 0: Amdahl's law in t, a fixed and a
     per-row part in each of its terms. A cell (b, t) with enough executions speaks for itself, one with fewer
-    is drawn towards the curve, and the curve alone speaks for the rest. The result rises with rows and falls
-    with threads. `quantile` is that of the upper estimate, `cells` are executions that are known already, by
-    (rows, threads). Age counts from the newest execution: while nothing is executed, nothing is forgotten.
+    is drawn towards the curve, and the curve alone speaks for the rest: there the upper estimate is raised by
+    DOUBT times what the curve is wrong by. The result rises with rows and falls with threads. `quantile` is that of
+    the upper estimate, `cells` are executions that are known already, by (rows, threads). Age counts from the
+    newest execution: while nothing is executed, nothing is forgotten.
     """
 
     def __init__(self, quantile: float = UPPER, cells: Mapping[tuple[int, int], Cell] = {}) -> None:
@@ -197,6 +202,8 @@ class LatencyModel:
         if not keys:
             keys, weights, means = [(1, 1)], [1e-3], [UNKNOWN_WORK_S]
             uppers, lows = [UPPER_SPREAD * UNKNOWN_WORK_S], [LOW_SPREAD * UNKNOWN_WORK_S]
+        # All cells, so that what is asked for changes nothing of what is doubted.
+        rows, threads = max(rows, *(r for r, _ in keys)), max(threads, *(n for _, n in keys))
         curves = [fit_curve(keys, values, weights) for values in (means, uppers, lows)]
         surfaces = _surfaces(curves, keys, [means, uppers, lows], weights, rows, threads)
         # More rows never take less, more threads never more; the second keeps the first.
@@ -204,7 +211,12 @@ class LatencyModel:
         expected, longest, shortest = np.minimum.accumulate(surfaces, axis=1)
         errors = [abs(curves[0].work(r, n) / value - 1) for (r, n), value in zip(keys, means, strict=True)]
         residual = float(np.average(errors, weights=weights))
-        longest, shortest = np.maximum(longest, expected), np.minimum(shortest, expected)
+        shortest = np.minimum(shortest, expected)
+        trusted = np.zeros_like(expected)
+        for (r, n), known in zip(keys, weights, strict=True):
+            trusted[n - 1, r - 1] = known
+        doubt = DOUBT * residual if residual > NEGLIGIBLE else 0.0
+        longest = _doubted(np.maximum(longest, expected), doubt * (1 - trusted))
         return _Fitted(kappa, expected, longest, shortest, residual)
 
     def _contention(self) -> float:
@@ -287,6 +299,16 @@ def _surfaces(
     share = np.where(every < known[above, None], np.clip((every - known[below, None]) / width, 0.0, 1.0), 1.0)
     blend = (1 - share) * ratios[:, below] + share * ratios[:, above]
     return np.stack([curve.work(b, every) for curve in curves]) * blend
+
+
+def _doubted(upper: Floats, doubt: Floats) -> Floats:
+    """Raise it by a share, but not above any that takes more rows or fewer threads: what is known, 0, stays as it is.
+
+    It rises with rows and falls with threads, before and after.
+    """
+    raised = upper * (1 + doubt)
+    raised = np.minimum.accumulate(raised[:, ::-1], axis=1)[:, ::-1]
+    return np.minimum.accumulate(raised, axis=0)
 
 
 def _summary(work: Floats, weight: Floats, upper: float) -> tuple[float, float, float]:

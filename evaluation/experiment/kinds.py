@@ -12,7 +12,7 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "endurance", "overload"]
+Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload"]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -21,6 +21,7 @@ _RUNS: dict[Kind, str] = {
     "costs": "evaluation.experiment.costs",
     "cfs-period": "evaluation.experiment.cfs_period",
     "trust": "evaluation.experiment.trust",
+    "learning": "evaluation.experiment.learning",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
 }

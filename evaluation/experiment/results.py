@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.experiment.finding import Finding
 
-# As docs/evaluation.md tells them; others follow by name.
+# As docs/evaluation.md tells them, and then those of other pages; others follow by name.
 _ORDER = (
     "paper",
     "demand",
@@ -20,6 +20,7 @@ _ORDER = (
     "cfs-period",
     "trust",
     "serving",
+    "learning",
 )
 
 

@@ -18,6 +18,7 @@ from evaluation.paper import Point
 # Columns of the two formats: of the paper's authors (seconds), and of Sponge (milliseconds).
 _AUTHORS = ("max_batch_size", "cpu_request", "model_latencies_p99")
 _OWN = ("rows", "threads", "p99_ms")
+_AUTHORS_WHOLE = (*_AUTHORS[:2], "model_latencies_avg", "model_latencies_p95", "model_latencies_p99")
 
 
 class ProfileError(ValueError):
@@ -52,6 +53,25 @@ def read_times(path: Path) -> dict[tuple[int, int], Times]:
                 f"got p50_ms = {p50:g}, p95_ms = {p95:g}, p99_ms = {p99:g}"
             )
         times[rows, threads] = Times(mean / 1000, p50 / 1000, p95 / 1000, p99 / 1000)
+    return times
+
+
+def read_authors_times(path: Path) -> dict[tuple[int, int], Times]:
+    """Read what the paper's authors measured, by (batch, cores), whole. Raises ProfileError.
+
+    They tell no median: the mean stands for it.
+    """
+    header, lines = _lines(path)
+    if not set(_AUTHORS_WHOLE) <= set(header):
+        raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS_WHOLE)}")
+    times = {}
+    for (batch, cores), (mean, p95, p99) in _cells(path, _AUTHORS_WHOLE, header, lines).items():
+        if not mean <= p95 <= p99:
+            raise ProfileError(
+                f"{path}: a batch of {batch} on {cores}: expected average, p95 and p99 that do not fall, "
+                f"got {mean:g}, {p95:g} and {p99:g}"
+            )
+        times[batch, cores] = Times(mean, mean, p95, p99)
     return times
 
 

@@ -8,7 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, NOTHING, SUPPORT, Demand, settled
+from controlplane.demand import (
+    DEVIATION_STEP,
+    DEVIATIONS,
+    MAX_DEVIATIONS,
+    MAX_DISPERSION,
+    MIN_DISPERSION,
+    NOTHING,
+    QUANTILE,
+    SUPPORT,
+    Demand,
+    DemandEstimate,
+    Forecast,
+    settled,
+)
 
 NONE = [(1000.0, 0)]
 
@@ -177,3 +190,81 @@ def test_a_steady_demand_is_what_is_believed_in_the_long_run():
     assert learned.rate_error == pytest.approx(told.rate_error, rel=1e-3)
     assert learned.budgets == told.budgets
     assert learned.rows_per_request == told.rows_per_request
+
+
+def believed(rate: float, rate_error: float = 0.0, dispersion: float = 1.0) -> DemandEstimate:
+    return DemandEstimate(rate, rate_error, 1.0, (), dispersion)
+
+
+def test_a_forecast_adds_what_chance_and_what_ignorance_do():
+    chance = Forecast().ahead(believed(16), 1.0)
+    assert (chance.mean, chance.deviation) == (16, 4)
+    assert chance.upper == pytest.approx(16 + 1.645 * 4)
+    # √(16·1 + 3²) = 5; over four seconds √(64·1 + 12²), and of bursts √(64·4 + 12²) = 20.
+    assert Forecast().ahead(believed(16, rate_error=3), 1.0).deviation == pytest.approx(5)
+    assert Forecast().ahead(believed(16, rate_error=3), 4.0).deviation == pytest.approx(math.sqrt(208))
+    bursts = Forecast().ahead(believed(16, rate_error=3, dispersion=4), 4.0)
+    assert (bursts.mean, bursts.deviation) == pytest.approx((64, 20))
+
+
+def test_a_forecast_that_was_exceeded_is_higher_and_else_a_little_lower():
+    forecast, estimate = Forecast(), believed(16)
+    forecast.learn(forecast.ahead(estimate, 1.0), 23)  # more than 22.58
+    assert forecast.ahead(estimate, 1.0).upper == pytest.approx(16 + (1.645 + 0.19) * 4)
+    for _ in range(19):
+        forecast.learn(forecast.ahead(estimate, 1.0), 22)
+    assert forecast.ahead(estimate, 1.0).upper == pytest.approx(16 + 1.645 * 4)
+
+
+def test_a_forecast_of_nothing_teaches_nothing():
+    forecast = Forecast()
+    ahead = forecast.ahead(NOTHING, 1.0)
+    assert (ahead.mean, ahead.upper) == (0, 0)
+    forecast.learn(ahead, 5)
+    assert forecast.ahead(believed(16), 1.0) == Forecast().ahead(believed(16), 1.0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.01, 1e4),
+            st.floats(0.0, 1e3),
+            st.floats(0.5, 8.0),
+            st.floats(-3.0, MAX_DEVIATIONS - 1),
+        ),
+        min_size=1,
+        max_size=300,
+    )
+)
+def test_a_forecast_is_exceeded_no_more_than_its_share_and_what_it_took_to_learn(seconds):
+    forecast, exceeded = Forecast(), 0
+    for rate, rate_error, dispersion, off in seconds:
+        ahead = forecast.ahead(believed(rate, rate_error, dispersion), 1.0)
+        assert 0 <= ahead.mean <= ahead.upper <= ahead.mean + MAX_DEVIATIONS * ahead.deviation
+        arrivals = max(0, math.floor(ahead.mean + off * ahead.deviation))
+        exceeded += arrivals > ahead.upper
+        forecast.learn(ahead, arrivals)
+    learned = (MAX_DEVIATIONS - DEVIATIONS) / DEVIATION_STEP
+    assert exceeded <= (1 - QUANTILE) * len(seconds) + learned + 1e-6
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param(lambda rng: rng.poisson(20, 4000), id="steady"),
+        pytest.param(lambda rng: rng.poisson(20 + 15 * np.sin(np.arange(4000) / 40)), id="waves"),
+        pytest.param(lambda rng: rng.poisson(rng.gamma(2.0, 10.0, 4000)), id="bursts"),
+        pytest.param(lambda rng: 160 + np.cumsum(rng.choice([-1, 1], 4000)) % 80, id="walk"),
+        pytest.param(lambda rng: np.where(np.arange(4000) < 2000, 10, 100) + rng.poisson(5, 4000), id="jump"),
+    ],
+)
+def test_a_forecast_covers_its_share_whatever_the_arrivals_are_like(counts):
+    rng = np.random.default_rng(3)
+    demand, forecast, covered = Demand(), Forecast(), []
+    for second, count in enumerate(counts(rng).tolist()):
+        if second:
+            ahead = forecast.ahead(demand.estimate(), 1.0)
+            covered.append(count <= ahead.upper)
+            forecast.learn(ahead, count)
+        demand.record(1.0, count, count, [(1000.0, count)], float(second))
+    assert sum(covered) / len(covered) == pytest.approx(QUANTILE, abs=0.01)

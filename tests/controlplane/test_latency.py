@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.cell import HALF_LIFE_S
 from controlplane.latency import (
+    DOUBT,
     ENOUGH,
     KAPPA,
     Curve,
@@ -209,6 +210,25 @@ def test_paper_grid_with_a_cell_left_out(yolo):
         model = fed({k: v for k, v in yolo.items() if k != key})
         errors.append(abs(model.mean(*key) / yolo[key] - 1))
     assert sum(errors) / len(errors) < 0.2
+
+
+def test_where_no_cell_speaks_the_upper_estimate_is_raised_by_what_the_curve_is_wrong_by():
+    cells = {(1, 1): 0.10, (2, 1): 0.25, (4, 1): 0.40, (8, 1): 1.00}
+    model = fed(cells)
+    raised = 1 + DOUBT * model.residual
+    assert raised > 1.1
+    for (rows, threads), work in cells.items():
+        assert model.upper(rows, threads) == pytest.approx(work)
+    # Beyond all cells by all of it; between two by no more than the next takes.
+    assert model.upper(12, 1) == pytest.approx(raised * model.mean(12, 1))
+    assert model.upper(3, 1) == pytest.approx(min(0.40, raised * 0.325))
+    assert model.upper(8, 2) == pytest.approx(min(1.00, raised * model.mean(8, 2)))
+
+
+def test_a_curve_that_is_right_raises_nothing():
+    true = Curve(gamma=0.080, delta=0.010, epsilon=0.020, eta=0.005)
+    model = fed({(b, t): true.work(b, t) for b in (1, 4) for t in (1, 4)})
+    assert model.upper(8, 2) == pytest.approx(model.mean(8, 2))
 
 
 def test_no_quota_no_stretch():

@@ -13,7 +13,7 @@ from sponge.__main__ import main
 from tests.evaluation.experiment import findings
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = ("docs/evaluation.md", "docs/performance.md")
+DOCUMENTS = ("docs/evaluation.md", "docs/performance.md", "docs/control-plane.md")
 DOCUMENT = "<!-- finding: demand/Goals -->\n<!-- end -->\n<!-- finding: paper/Settings -->\n<!-- end -->\n"
 
 

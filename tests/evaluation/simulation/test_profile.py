@@ -2,8 +2,9 @@
 
 import pytest
 
+from controlplane.profiled import Times
 from evaluation.paper import Point
-from evaluation.simulation.profile import ProfileError, Truth, cheapest_batch, read
+from evaluation.simulation.profile import ProfileError, Truth, cheapest_batch, read, read_authors_times
 from tests.evaluation.simulation.scenarios import PROFILE
 
 
@@ -40,6 +41,22 @@ def test_a_bad_profile_is_one_line(tmp_path, text, expected):
         read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_authors_profile_as_a_whole(tmp_path):
+    header = "max_batch_size,cpu_request,model_latencies_avg,model_latencies_p95,model_latencies_p99\n"
+    path = tmp_path / "authors.csv"
+    path.write_text(f"{header}1,1,0.1,0.11,0.12\n2,1,0.15,0.16,0.17\n")
+    assert read_authors_times(path) == {
+        (1, 1): Times(0.1, 0.1, 0.11, 0.12),
+        (2, 1): Times(0.15, 0.15, 0.16, 0.17),
+    }
+    path.write_text(f"{header}1,1,0.1,0.11,0.105\n")
+    with pytest.raises(ProfileError, match="a batch of 1 on 1: expected average, p95 and p99"):
+        read_authors_times(path)
+    path.write_text("max_batch_size,cpu_request,model_latencies_p99\n1,1,0.1\n")
+    with pytest.raises(ProfileError, match="model_latencies_avg"):
+        read_authors_times(path)
 
 
 def test_a_profile_that_is_no_text_is_named(tmp_path):

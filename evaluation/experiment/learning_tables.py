@@ -1,0 +1,136 @@
+"""Tables of the experiment «learning». Pure."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from evaluation.experiment.ahead import Coverage
+from evaluation.experiment.finding import Table
+from evaluation.experiment.left_out import Prediction
+
+
+class Reading(StrEnum):
+    """What is taken for the executions of a cell: all of them as long as its p99, or its average and quantiles."""
+
+    P99 = "p99"
+    WHOLE = "average, p95"
+
+
+# By profile and reading; by trace and kind of arrivals, with how much a known rate's quantile would be above the mean.
+Predictions = Mapping[tuple[str, Reading], Sequence[Prediction]]
+Coverages = Mapping[tuple[str, str], tuple[Coverage, float | None]]
+
+
+def mean_error(found: Sequence[Prediction]) -> float:
+    """Of the model, without its sign, in the mean over cells."""
+    return sum(abs(one.error) for one in found) / len(found)
+
+
+def under(found: Sequence[Prediction]) -> float:
+    """Share of the cells whose upper estimate is too low."""
+    return sum(one.under for one in found) / len(found)
+
+
+def profiles(predictions: Predictions) -> Table:
+    """One row for each profile and reading."""
+    rows = []
+    for (name, reading), found in predictions.items():
+        inner = [one for one in found if one.inner]
+        rows.append(
+            (
+                name,
+                reading.value,
+                len(found),
+                100 * mean_error(found),
+                100 * mean_error(inner) if inner else None,
+                100 * sum(abs(one.fitted_error) for one in found) / len(found),
+                100 * under(found),
+                100 * under(inner) if inner else None,
+                100 * sum(one.fitted_under for one in found) / len(found),
+            )
+        )
+    return Table(
+        title="Latency of cells left out",
+        columns=(
+            "profile",
+            "an execution takes",
+            "cells",
+            "error %",
+            "of inner cells, %",
+            "of least squares, %",
+            "too low %",
+            "of inner cells too low, %",
+            "of least squares too low, %",
+        ),
+        rows=rows,
+        note="Error: of the mean, without its sign, in the mean over cells. Too low: cells that took longer than the "
+        "upper estimate, by their 95 % quantile where it is told. Inner cells have others on all sides.",
+    )
+
+
+def arrivals(coverages: Coverages) -> Table:
+    """One row for each trace and kind of arrivals."""
+    return Table(
+        title="Arrivals of the next second",
+        columns=(
+            "trace",
+            "arrivals",
+            "seconds",
+            "mean rate",
+            "covered %",
+            "second half, %",
+            "unlearned, %",
+            "above the mean, %",
+            "with the rate known, %",
+        ),
+        rows=[
+            (
+                trace,
+                kind,
+                one.seconds,
+                round(one.rate, 2),
+                100 * one.covered,
+                100 * one.later,
+                100 * one.unlearned,
+                100 * one.above,
+                None if known is None else 100 * known,
+            )
+            for (trace, kind), (one, known) in coverages.items()
+        ],
+        note="Covered: seconds in which no more came than the 95 % quantile that was forecast before they began. "
+        "Unlearned: had that stayed 1.645 standard deviations above the mean. Above the mean: the quantile, in the "
+        "mean over seconds; with the rate known: that of Poisson arrivals whose rate is known for every second.",
+    )
+
+
+def cells(predictions: Predictions) -> list[Table]:
+    """One table a profile, by its p99, one row a cell."""
+    return [
+        Table(
+            title=f"Cells of {name}",
+            columns=(
+                "rows",
+                "threads",
+                "measured ms",
+                "predicted mean",
+                "off %",
+                "least squares off %",
+                "predicted upper",
+                "too low",
+            ),
+            rows=[
+                (
+                    one.rows,
+                    one.threads,
+                    round(1000 * one.measured.mean_s, 3),
+                    round(1000 * one.mean_s, 3),
+                    round(100 * one.error, 2),
+                    round(100 * one.fitted_error, 2),
+                    round(1000 * one.upper_s, 3),
+                    "yes" if one.under else "no",
+                )
+                for one in found
+            ],
+        )
+        for (name, reading), found in predictions.items()
+        if reading is Reading.P99
+    ]
