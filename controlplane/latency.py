@@ -21,6 +21,8 @@ Integers = NDArray[np.int64]
 Work = TypeVar("Work", float, NDArray[np.float64])
 
 ENOUGH = 8.0  # samples, by weight, with which a cell speaks for itself
+# Largest execution that is learned of: others may name any, and tables are as large as the largest.
+MOST_ROWS, MOST_THREADS = 4096, 256
 FORGOTTEN = 1e-3  # samples, by weight, with which it says nothing: of one that is ten half-lives old
 UPPER, LOW = 0.95, 0.05
 # Spread of a cell that has too few samples to show its own, as multiples of its mean.
@@ -115,7 +117,7 @@ class LatencyModel:
 
         What no execution can have been (no rows, no threads, a duration that is not positive) is ignored.
         """
-        if rows < 1 or threads < 1 or not 0 < work_s < math.inf:
+        if not (1 <= rows <= MOST_ROWS and 1 <= threads <= MOST_THREADS and 0 < work_s < math.inf):
             return
         self._cells.setdefault((rows, threads), Cell()).record(work_s, max(1.0, busy), now)
         self._now = max(self._now, now)

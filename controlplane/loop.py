@@ -175,9 +175,10 @@ class ControlLoop:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_S):
                 await self._settled()
+        # Before their streams end: workers attach again at once, also to one that is about to stop.
+        await self._memory.keep(self.fleet.models)
         for session in tuple(self._sessions.values()):
             session.close()
-        await self._memory.keep(self.fleet.models)
 
     async def _settled(self) -> None:
         """Wait until nothing is pending; what failed is tried again when its time comes."""
@@ -211,7 +212,10 @@ class ControlLoop:
         if worker.resize.overdue:
             session.complain("allocation not acknowledged", f"after {self._config.governor.ack_timeout_s} s")
         # A worker that does not acknowledge keeps the quota it may need, and is told anew.
-        settled = not worker.resize.pending or worker.resize.overdue
+        if not worker.resize.pending:
+            worker.failure = ""  # nothing is left to write
+        # What its owner refuses may never come about: a smaller plan must not wait for it.
+        settled = not worker.resize.pending or worker.resize.overdue or bool(worker.failure)
         cannot_stay = governor.urgent(assignment.reasons.spared, worker.demand.estimate().rate)
         verdict = worker.governor.decide(
             current, planned, now, settled=settled, crowded=full, urgent=cannot_stay

@@ -9,7 +9,7 @@ import structlog
 
 from controlplane import config
 from controlplane.cell import Cell
-from controlplane.latency import LatencyModel
+from controlplane.latency import MOST_ROWS, MOST_THREADS, LatencyModel
 from controlplane.metrics import Metrics
 from controlplane.store import CellRecord, Store
 
@@ -50,7 +50,8 @@ class Memory:
             return {}
         for rows, threads, executions in found:
             try:
-                cells[_size(rows), _size(threads)] = Cell.unpack(_packed(executions), epoch_s, now)
+                key = _size(rows, MOST_ROWS), _size(threads, MOST_THREADS)
+                cells[key] = Cell.unpack(_packed(executions), epoch_s, now)
             except ValueError as error:
                 self._metrics.store_rows_refused.inc()
                 self._log_once("kept latency refused", str(error))
@@ -63,7 +64,11 @@ class Memory:
         """Keep what is learned of `models` every interval; until cancelled."""
         while True:
             await asyncio.sleep(self._settings.latency_interval_s)
-            await self.keep(models)
+            try:
+                await self.keep(models)
+            except Exception:  # planning does not depend on it
+                self._metrics.store_failures.inc()
+                log.exception("latency not kept")
 
     async def keep(self, models: Mapping[str, LatencyModel]) -> None:
         """Keep what has been learned since the last time, in one transaction."""
@@ -95,10 +100,10 @@ class Memory:
             log.warning(event, error=text)
 
 
-def _size(value: object) -> int:
+def _size(value: object, most: int) -> int:
     """A number of rows or threads. SQLite keeps whatever it is given, whatever the type of the column."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"batch_rows, threads: expected positive integers, got {value!r}")
+    if not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(f"batch_rows, threads: expected an integer from 1 to {most}, got {value!r}")
     return value
 
 

@@ -60,6 +60,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         self._loop = loop
         self._stale_s = stale_s
         self._clock = clock
+        self._explaining = asyncio.Lock()  # one at a time: plans and quota writes need the same threads
 
     async def GetFleet(
         self, request: pb.GetFleetRequest, context: grpc.aio.ServicerContext[pb.GetFleetRequest, pb.Fleet]
@@ -112,7 +113,8 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         last, why = self._loop.round, None
         if last is not None and (index := last.index(worker)) is not None:
             # Pricing all candidates takes milliseconds, for which samples and acknowledgements must not wait.
-            why = await asyncio.to_thread(explanation.explain, last, index)
+            async with self._explaining:
+                why = await asyncio.to_thread(explanation.explain, last, index)
         return status.explained(worker, last, why, self._loop.fleet.paused, self._stale_s, self._clock())
 
     async def SetServicePolicy(

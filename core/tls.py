@@ -93,7 +93,9 @@ def _identity(prefix: str, certificate: str, key: str) -> tuple[bytes, bytes]:
 def _certificates(key: str, name: str) -> bytes:
     data = contents(key, Path(name))
     try:
-        _context().load_verify_locations(cadata=data.decode("ascii"))
+        _context().load_verify_locations(
+            cadata=data.decode("ascii", "ignore")
+        )  # comments name whom they like
     except (ssl.SSLError, ValueError) as error:
         raise FileError(f"{key}: expected certificates in PEM, {name} holds none") from error
     return data

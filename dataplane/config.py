@@ -114,6 +114,9 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     ):
         if getattr(engine, name) > maximum:
             raise ConfigError(f"{path}: engine.{name}: expected at most engine.max_{name} = {maximum}")
+    address = environ.get("SPONGE_CONTROL_ADDRESS", config.control.address)
+    if address and not all(each.strip() for each in address.split(",")):
+        raise ConfigError(f"{path}: control.address: expected host:port, or several with commas between")
     # Links are not followed: to point them elsewhere is a way of bringing a new version.
     model_path = Path(os.path.abspath(path.parent / config.model.path))
     if model_path.is_dir() and config.model.version:
@@ -140,7 +143,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         ),
         control=replace(
             config.control,
-            address=environ.get("SPONGE_CONTROL_ADDRESS", config.control.address),
+            address=address,
             tls=config.control.tls and config.control.tls.within(path.parent),
         ),
     )

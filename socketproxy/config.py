@@ -25,7 +25,7 @@ class Config(Section, frozen=True, kw_only=True):
     compose_project: str = ""  # default: the project of the proxy's own container
     resize_memory: bool = False  # let memory limits through, and the use of memory; as actuator.resize_memory
     max_body_bytes: Positive = 4096  # an update with every limit has some 150
-    max_connections: Positive = 16
+    max_connections: Positive = 64  # a control plane has up to 32 calls under way
     request_timeout_s: Seconds = 5.0  # from the connection to the end of its request; and to take the answer
     engine_timeout_s: Seconds = 8.0  # of all that a request asks; less than actuator.docker_timeout_s
     log_level: LogLevel = "info"

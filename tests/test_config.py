@@ -101,6 +101,13 @@ def worker_config(tmp_path: Path, model: str) -> dataplane.config.Config:
     return dataplane.config.read(path, environ={})
 
 
+@pytest.mark.parametrize("address", [",", "control-a:8500,", "control-a:8500, ,control-b:8500"])
+def test_an_empty_address_of_a_control_plane(tmp_path: Path, address: str) -> None:
+    (tmp_path / "worker.toml").write_text('[model]\npath = "m.onnx"\n[service]\nslo_ms = 100')
+    with pytest.raises(ConfigError, match=r"worker\.toml: control\.address: expected host:port"):
+        dataplane.config.read(tmp_path / "worker.toml", environ={"SPONGE_CONTROL_ADDRESS": address})
+
+
 def test_a_model_file_is_one_version_and_lends_its_name(tmp_path: Path) -> None:
     """Its own, and not that of what a link leads to: that may become another."""
     (tmp_path / "some.onnx").touch()

@@ -8,8 +8,8 @@ from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef
 class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
 
-    `failure`, while not empty, is the text of the error that every call raises. While `slow`, writes are accepted and
-    not in force.
+    `failure`, while not empty, is the text of the error that every call raises. More than `most_millicores` is refused.
+    While `slow`, writes are accepted and not in force.
     """
 
     kind = "fake"
@@ -19,6 +19,7 @@ class FakeActuator:
         self.quotas = quotas or {}
         self.writes: list[tuple[str, Quota]] = []
         self.failure = ""
+        self.most_millicores: int | None = None
         self.slow = False
         self._open = asyncio.Event()
         self._open.set()
@@ -42,6 +43,8 @@ class FakeActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         await self._open.wait()
         self._fail()
+        if self.most_millicores is not None and (quota.cpu_millicores or 0) > self.most_millicores:
+            raise ActuationError(f"at most {self.most_millicores} millicores")
         if self.slow:
             raise Pending(f"{quota} is not in force yet")
         self.quotas[worker.worker_id] = quota

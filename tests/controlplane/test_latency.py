@@ -164,6 +164,8 @@ def test_what_no_execution_can_take_is_ignored(work):
     model = LatencyModel()
     model.record(1, 1, work, 1.0, 0.0)
     model.record(0, 1, 0.1, 1.0, 0.0)
+    model.record(1_000_000, 1, 0.1, 1.0, 0.0)
+    model.record(1, 1024, 0.1, 1.0, 0.0)
     assert not model.known
 
 

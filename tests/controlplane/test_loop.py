@@ -244,6 +244,21 @@ async def test_growth_waits_for_an_owner_that_takes_its_time(plane):
     assert plane.actuator.quotas["w"].cpu_millicores >= worker.allocation.cpu_millicores > before
 
 
+async def test_growth_that_is_refused_for_good_keeps_no_smaller_plan_away(plane):
+    worker = await FakeWorker.attach(plane)
+    for _ in range(6):
+        await worker.second(2)
+    small = plane.actuator.quotas["w"].cpu_millicores
+    plane.actuator.most_millicores = 1500
+    for _ in range(6):
+        await worker.second(25)
+    assert plane.actuator.quotas["w"].cpu_millicores <= small
+    for _ in range(40):
+        await worker.second(6)
+    assert 1500 >= plane.actuator.quotas["w"].cpu_millicores > small
+    assert worker.allocation.cpu_millicores == plane.actuator.quotas["w"].cpu_millicores
+
+
 async def test_absurd_samples_are_counted_and_nothing_else_happens(plane):
     worker = await FakeWorker.attach(plane)
     plane.loop.record(worker.session, pb.Sample(window_s=float("nan")))

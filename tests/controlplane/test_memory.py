@@ -172,6 +172,8 @@ async def test_a_bound_of_none_keeps_nothing(tmp_path):
         ("executions", "text"),
         ("batch_rows", -1),
         ("batch_rows", "many"),
+        ("batch_rows", 10**12),
+        ("threads", 10**6),
         ("threads", 0),
         ("threads", 1.5),
     ],
