@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import structlog
 
+from core.handlers import refusal
+
 TRY_S = 0.5  # so soon one that stands by leads after its predecessor's end
 
 log = structlog.get_logger()
@@ -94,9 +96,4 @@ class Standby(grpc.GenericRpcHandler):
         return _REFUSAL
 
 
-async def _refuse(_messages: Any, context: Any) -> None:
-    await context.abort(grpc.StatusCode.UNAVAILABLE, "standing by, another control plane leads")
-
-
-# On the wire it is the same whether the answer would have been a stream.
-_REFUSAL: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_unary_rpc_method_handler(_refuse)
+_REFUSAL = refusal(grpc.StatusCode.UNAVAILABLE, "standing by, another control plane leads")

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 
 from controlplane.config import Server
-from core.tokens import HEALTH, UNAUTHENTICATED, Tokens, brought, refusal
+from core.handlers import refusal
+from core.tokens import HEALTH, UNAUTHENTICATED, Tokens, brought
 
 
 class Role(enum.Enum):

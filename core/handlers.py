@@ -112,6 +112,16 @@ async def body_of(context: Any) -> bytes | None:
     return cast("bytes", body)
 
 
+def refusal(code: grpc.StatusCode, text: str) -> Handler:
+    """What ends every call at once, whatever its kind."""
+
+    async def refuse(_messages: Any, context: Any) -> None:
+        await context.abort(code, text)
+
+    # With a request stream a handler is called before there is a message, and this one reads none.
+    return grpc.stream_unary_rpc_method_handler(refuse)
+
+
 async def _only(context: Any) -> Any:
     """The message of a call that has one; ends the call if there is none, or too much of it."""
     message: Any = await body_of(context)

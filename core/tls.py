@@ -93,9 +93,8 @@ def _identity(prefix: str, certificate: str, key: str) -> tuple[bytes, bytes]:
 def _certificates(key: str, name: str) -> bytes:
     data = contents(key, Path(name))
     try:
-        _context().load_verify_locations(
-            cadata=data.decode("ascii", "ignore")
-        )  # comments name whom they like
+        # Comments between certificates may hold any text.
+        _context().load_verify_locations(cadata=data.decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:
         raise FileError(f"{key}: expected certificates in PEM, {name} holds none") from error
     return data

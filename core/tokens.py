@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 
 from core.files import FileError, Reloaded, contents
+from core.handlers import refusal
 
 _LOOK_S = 1.0  # how often the file is looked at, at most
 _TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
@@ -80,16 +81,6 @@ def brought(metadata: Iterable[tuple[str, str | bytes]]) -> str:
             scheme, _, token = str(value).partition(" ")
             return token if scheme.lower() == _SCHEME else ""
     return ""
-
-
-def refusal(code: grpc.StatusCode, text: str) -> "grpc.RpcMethodHandler[Any, Any]":
-    """What ends every call at once, whatever its kind."""
-
-    async def refuse(_messages: Any, context: Any) -> None:
-        await context.abort(code, text)
-
-    # With a request stream a handler is called before there is a message, and this one reads none.
-    return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 UNAUTHENTICATED = refusal(grpc.StatusCode.UNAUTHENTICATED, "authorization: expected Bearer and a valid token")
