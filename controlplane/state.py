@@ -46,6 +46,7 @@ class Worker:
     last_seen_at: float
     starting: bool
     request_overhead_s: float
+    term: int = 1  # above all that it has heard of
     demand: Demand = field(default_factory=Demand)
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
@@ -113,10 +114,13 @@ class Fleet:
         self._models: dict[str, LatencyModel] = {}
         self._epoch = 0
 
-    def next_version(self) -> Version:
-        """The version of the next directive."""
+    def next_version(self, worker: Worker) -> Version:
+        """The version of the next directive to `worker`.
+
+        Of its own term: with that of all, one that claims the highest there is would be the last that others obey.
+        """
         self._epoch += 1
-        return Version(self.term, self._epoch)
+        return Version(worker.term, self._epoch)
 
     def services(self) -> list[str]:
         """All that are configured or attached, by name."""
@@ -140,8 +144,9 @@ class Fleet:
 
     def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
-        if (applied := version_of(hello.applied)) != NONE:
-            self.term = max(self.term, next_term([applied]))
+        applied = version_of(hello.applied)
+        term = 1 if applied == NONE else next_term([applied])
+        self.term = max(self.term, term)
         worker = Worker(
             hello=hello,
             resize=resize,
@@ -151,6 +156,7 @@ class Fleet:
             last_seen_at=now,
             starting=hello.starting,
             request_overhead_s=self._default_overhead_s,
+            term=term,
         )
         self.workers[hello.worker_id] = worker
         return worker
