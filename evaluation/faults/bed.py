@@ -70,6 +70,17 @@ async def until(
         await asyncio.sleep(_POLL_S)
 
 
+async def within_patience(read: Callable[[], Coroutine[Any, Any, bool]], patience_s: float = 20.0) -> bool:
+    """Read until it holds, and say whether it did before patience ended."""
+    try:
+        async with asyncio.timeout(patience_s):
+            while not await read():
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """What a control plane says; of one that does not answer, that it says nothing."""
