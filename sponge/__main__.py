@@ -162,7 +162,12 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traces", type=Path, metavar="DIR", help="measured traces; default: SPONGE_TRACES")
     parser.add_argument("--output", type=Path, default=_RESULTS, help=f"default: {_RESULTS}")
     parser.add_argument("--jobs", type=_count, metavar="N", help="processes; default: one for each CPU")
-    parser.add_argument("--seconds", type=_seconds, help="of each run, for a first look")
+    parser.add_argument(
+        "--seconds", type=_seconds, help="of each run, for a first look; of the soak as wanted"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="of the faults; may be given for several"
+    )
     parser.add_argument("--json", action="store_true", help="print the finding as one JSON object")
     parser.set_defaults(run=_experiment)
 
@@ -285,8 +290,8 @@ def _access(parsed: argparse.Namespace) -> "Access":
 
 def _seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, got {text}")
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 86400, got {text}")
     return seconds
 
 

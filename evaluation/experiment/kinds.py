@@ -1,7 +1,7 @@
 """Which code runs which kind of experiment, and with what it is called."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,18 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload"]
+Kind = Literal[
+    "simulation",
+    "bench",
+    "costs",
+    "cfs-period",
+    "trust",
+    "learning",
+    "endurance",
+    "overload",
+    "faults",
+    "soak",
+]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -24,6 +35,8 @@ _RUNS: dict[Kind, str] = {
     "learning": "evaluation.experiment.learning",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "faults": "evaluation.faults.experiment",
+    "soak": "evaluation.faults.soaking",
 }
 
 
@@ -36,6 +49,7 @@ class Options:
     jobs: int  # processes at most
     seconds: float | None  # of each run instead of what the experiment says; None for that
     progress: Callable[[str], None]  # shows a line, in the place of the one before
+    only: Sequence[str] = ()  # parts of an experiment that has parts by name; none for all
 
 
 # Takes the experiment's TOML, the directory for plots, and the options. Raises ConfigError for what the user can

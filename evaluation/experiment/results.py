@@ -21,6 +21,8 @@ _ORDER = (
     "trust",
     "serving",
     "learning",
+    "faults",
+    "soak",
 )
 
 

@@ -43,6 +43,10 @@ _POLL_S = 0.05
 _PAYLOADS = 4
 
 
+class NeverHeld(Exception):
+    """What was to come about in a scenario did not; the text says what."""
+
+
 def spec(subject: Subject, service: str, slo_ms: float = SLO_MS, **more: Any) -> WorkerSpec:
     """One of the two workers; both have the same model."""
     shapes = {subject.input: subject.row}
@@ -59,14 +63,14 @@ def service(subject: Subject, name: str, address: str, slo_ms: float = SLO_MS) -
 async def until(
     read: Callable[[], Coroutine[Any, Any, T]], holds: Callable[[T], Any] = bool, what: str = "it"
 ) -> T:
-    """Read until what is read holds, and give it. Raises StartError after PATIENCE_S."""
+    """Read until what is read holds, and give it. Raises NeverHeld after PATIENCE_S."""
     give_up_at = time.monotonic() + PATIENCE_S
     while True:
         value = await read()
         if holds(value):
             return value
         if time.monotonic() > give_up_at:
-            raise StartError(f"{what}: expected within {PATIENCE_S:.0f} s, still {value!r}".replace("\n", " "))
+            raise NeverHeld(f"{what}: not within {PATIENCE_S:.0f} s, still {value!r}".replace("\n", " "))
         await asyncio.sleep(_POLL_S)
 
 
@@ -156,15 +160,24 @@ class Bed:
 
     async def metric(self, name: str) -> float:
         """One that the first control plane tells Prometheus, by its name with labels; 0 where it has none."""
-        text = await asyncio.to_thread(_read, f"http://{self.metrics_address}/metrics")
-        lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
-        return next((float(value) for key, value in lines if key == name), 0.0)
+        return (await scrape(self.metrics_address)).get(name, 0.0)
+
+    async def drift(self) -> float | None:
+        """The largest that any metric about drift tells; None where there is none."""
+        told = await scrape(self.metrics_address)
+        return max((value for name, value in told.items() if "drift" in name), default=None)
 
 
-def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=PATIENCE_S) as response:
-        text: str = response.read().decode()
-        return text
+async def scrape(address: str) -> dict[str, float]:
+    """Everything that the plane at `address` tells Prometheus, by name with labels."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as response:
+            return str(response.read(), "utf-8")
+
+    text = await asyncio.to_thread(read)
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
 
 
 @asynccontextmanager

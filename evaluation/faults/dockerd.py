@@ -114,10 +114,6 @@ def _unmount(data: Path) -> None:
 
 
 async def _run(*command: str) -> None:
-    done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, check=False
-    )
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StartError(f"{' '.join(command)}: {done.stderr.strip()}")
-
-

@@ -174,9 +174,7 @@ def _client(engine: Path) -> docker.DockerClient:
 async def _control(folder: Path, project: str, specs: list[WorkerSpec], address: str) -> Process:
     config = folder / "control.toml"
     actuator = f'kind = "docker"\ncompose_project = "{project}"\n'
-    config.write_text(
-        fleet.control_toml(ControlSpec(), specs, bed.HOST_MILLICORES, address, actuator)
-    )
+    config.write_text(fleet.control_toml(ControlSpec(), specs, bed.HOST_MILLICORES, address, actuator))
     more = {"DOCKER_HOST": f"unix://{folder.resolve()}/engine.sock"}
     return await Process.start("control", "controlplane", config, more=more)
 

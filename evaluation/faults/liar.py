@@ -101,7 +101,9 @@ class Lie(enum.Enum):
 class Liar:
     """A `dataplane.uplink.Source`: what a reporter says, each sample spoilt in the next of the given ways."""
 
-    def __init__(self, reporter: Reporter, ways: Sequence[Callable[[pb.Sample], None]], lie: Lie | None = None) -> None:
+    def __init__(
+        self, reporter: Reporter, ways: Sequence[Callable[[pb.Sample], None]], lie: Lie | None = None
+    ) -> None:
         self._reporter = reporter
         self._ways = itertools.cycle(ways)
         self._lie = lie
@@ -179,9 +181,7 @@ class _Seen:
         ]
 
 
-async def _beside(
-    subject: Subject, folder: Path, seconds: float, lie: Lie | None
-) -> _Seen:
+async def _beside(subject: Subject, folder: Path, seconds: float, lie: Lie | None) -> _Seen:
     async with bed.up(subject, folder) as fleet:
         async with offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic:
             await fleet.settled()
@@ -194,7 +194,9 @@ async def _beside(
                     await bed.until(lambda: _sent(liar), what="samples sent")
                     before, over, least = fleet.quota(OTHER), time.monotonic() + seconds, bed.HOST_MILLICORES
                     # An honest one needs more just now.
-                    async with offered({OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9) as more:
+                    async with offered(
+                        {OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9
+                    ) as more:
                         while time.monotonic() < over:
                             least = min(least, *(quota or 0 for quota in fleet.quotas().values()))
                             await asyncio.sleep(_POLL_S)
@@ -228,7 +230,13 @@ def _group(fleet: Bed) -> Iterator[Cgroup]:
 def _liar(group: Cgroup, lie: Lie | None) -> Liar:
     rate, work_s, waiting, slack_s = _SAYS[lie]
     reporter = Reporter(
-        LIAR, time.monotonic, rate=rate, waiting=waiting, work_s=work_s, slack_s=slack_s, cgroup_path=str(group.cpu)
+        LIAR,
+        time.monotonic,
+        rate=rate,
+        waiting=waiting,
+        work_s=work_s,
+        slack_s=slack_s,
+        cgroup_path=str(group.cpu),
     )
     ways = {None: ABSURD, Lie.CROWD: (_crowd,), Lie.GIANT: (_starting,)}.get(lie, (_as_it_is,))
     return Liar(reporter, ways, lie)

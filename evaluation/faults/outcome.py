@@ -6,11 +6,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must hold. `timed` is about a duration, which tests do not judge: machines are noisy."""
+    """One thing that must hold, `kept` None where nothing tells whether it does.
+
+    `timed` is about durations, which tests do not judge: machines are noisy.
+    """
 
     must: str
     measured: str
-    kept: bool
+    kept: bool | None
     timed: bool = False
 
 
@@ -25,11 +28,13 @@ class Outcome:
     @property
     def broken(self) -> list[str]:
         """What did not hold, durations aside."""
-        return [f"{one.must}: {one.measured}" for one in self.checks if not (one.kept or one.timed)]
+        return [f"{one.must}: {one.measured}" for one in self.checks if one.kept is False and not one.timed]
 
 
 def within(must: str, seconds: Sequence[float], most_s: float) -> Check:
     """Durations, all of which must be of `most_s` at most."""
     longest = max(seconds, default=0.0)
     number = f"at most, in {len(seconds)}" if len(seconds) > 1 else ""
-    return Check(f"{must} within {most_s:g} s", f"{longest:.1f} s {number}".strip(), longest <= most_s, timed=True)
+    return Check(
+        f"{must} within {most_s:g} s", f"{longest:.1f} s {number}".strip(), longest <= most_s, timed=True
+    )

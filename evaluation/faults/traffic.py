@@ -60,9 +60,7 @@ class Traffic:
     def due(self, service: str, since: float, until: float) -> list[Row]:
         """Requests of a service that were due between two times of time.monotonic."""
         return [
-            row
-            for row in self.rows
-            if row.service == service and since <= self.t0 + row.scheduled_s < until
+            row for row in self.rows if row.service == service and since <= self.t0 + row.scheduled_s < until
         ]
 
 
@@ -84,9 +82,7 @@ async def offered(
         )
     )
     traffic = Traffic(time.monotonic())
-    sending = asyncio.create_task(
-        load.run(schedule, services, t0=traffic.t0, progress=traffic.rows.append)
-    )
+    sending = asyncio.create_task(load.run(schedule, services, t0=traffic.t0, progress=traffic.rows.append))
     try:
         yield traffic
     except BaseException:
