@@ -1,6 +1,5 @@
 """Experiment «faults»: each fault in full, what had to hold, and whether it did."""
 
-import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
