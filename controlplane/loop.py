@@ -271,7 +271,7 @@ class ControlLoop:
         )
 
     def _kept_millicores(self, worker: Worker) -> int:
-        """What counts of a worker that is not planned: what it was given, or of what it claims as much as it may have."""
+        """What counts of a worker that is not planned: what it was given, else what it claims and may have."""
         if (given := worker.resize.target) is not None:
             return given.cpu_millicores
         claimed = min(worker.allocation.cpu_millicores, self._most_millicores(worker.hello))

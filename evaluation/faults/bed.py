@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 ONE, OTHER = "one", "other"
 SERVICES = (ONE, OTHER)
-# What a service gets at least, and what it starts with. Quotas are ceilings: nothing depends on how many CPUs there are.
+# What a service gets at least, and what it starts with. Quotas are ceilings: the number of CPUs decides nothing.
 FLOOR_MILLICORES = 300
 START = Configuration(1100, 1, 1, 1)
 LIMITS = Limits(FLOOR_MILLICORES, 2000, max_instances=2, max_threads=1, max_batch=4)

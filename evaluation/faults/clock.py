@@ -30,10 +30,9 @@ async def stepped(subject: Subject, folder: Path, seconds: float) -> Outcome:
     The machine's own clock stays: a library between the processes and the kernel adds to what that says. Raises
     StartError, also without the library.
     """
-    preload = library()
+    preload = await asyncio.to_thread(library)
     if preload is None:
         raise StartError("libfaketime: expected to be installed, as by apt-get install faketime")
-    folder.mkdir(parents=True, exist_ok=True)
     clock = folder / "clock"
     clock.write_text("+0\n")
     async with (

@@ -62,7 +62,7 @@ async def own(folder: Path) -> AsyncIterator[Dockerd]:
     """Run an engine that has the worker's image while the block runs. Raises StartError."""
     if shutil.which("dockerd") is None or shutil.which("ip") is None:
         raise StartError("dockerd, ip: expected both, to run an engine of one's own")
-    folder.mkdir(parents=True)
+    await asyncio.to_thread(folder.mkdir)
     data = folder / "data"
     engine = Dockerd(folder / "docker.sock", folder)
     settings = {

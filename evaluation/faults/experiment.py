@@ -114,14 +114,19 @@ async def _run(names: Sequence[str], settings: Settings, options: Options) -> li
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="sponge-faults-") as temporary:
         folder = Path(temporary)
-        folder.chmod(0o755)  # workers in containers are not root
         subject = subjects.build(settings.model, folder)
         for number, name in enumerate(names, 1):
             options.progress(f"{name}, {number} of {len(names)}")
-            place = folder / name
-            place.mkdir()
-            outcomes.append(await made(name, Size(subject, place, settings)))
+            outcomes.append(await made(name, Size(subject, _place(folder, name), settings)))
     return outcomes
+
+
+def _place(folder: Path, name: str) -> Path:
+    """A folder for the files of a scenario, which workers in containers can read: they are not root."""
+    folder.chmod(0o755)
+    place = folder / name
+    place.mkdir(mode=0o755)
+    return place
 
 
 async def made(name: str, size: Size) -> Outcome:

@@ -102,10 +102,8 @@ class Hosted:
 async def up(subject: Subject, folder: Path, engine: Path = ENGINE) -> AsyncIterator[Hosted]:
     """Run both services in containers while the block runs, and the control plane as a local process.
 
-    `engine` is the local socket of one. All that is made there is removed. Raises StartError.
+    `folder` is one that whoever the workers are can read. `engine` is the local socket of one. All that is made there is removed. Raises StartError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # the workers are not root
     project = f"sponge-faults-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     labels = {PROJECT: project, owner.LABEL: owner.this()}
     async with AsyncExitStack() as stack:
@@ -140,7 +138,7 @@ async def up(subject: Subject, folder: Path, engine: Path = ENGINE) -> AsyncIter
                 command=["--config", f"/faults/{name}.toml"],
                 name=f"{project}-{name}",
                 labels={**labels, Actuator().docker_label: "true"},
-                volumes=[f"{folder.resolve()}:/faults:ro"],
+                volumes=[f"{folder}:/faults:ro"],
                 restart_policy={"Name": "on-failure"},
                 network=project,
                 networking_config={
@@ -175,7 +173,7 @@ async def _control(folder: Path, project: str, specs: list[WorkerSpec], address:
     config = folder / "control.toml"
     actuator = f'kind = "docker"\ncompose_project = "{project}"\n'
     config.write_text(fleet.control_toml(ControlSpec(), specs, bed.HOST_MILLICORES, address, actuator))
-    more = {"DOCKER_HOST": f"unix://{folder.resolve()}/engine.sock"}
+    more = {"DOCKER_HOST": f"unix://{folder}/engine.sock"}
     return await Process.start("control", "controlplane", config, more=more)
 
 

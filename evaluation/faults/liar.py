@@ -182,32 +182,32 @@ class _Seen:
 
 
 async def _beside(subject: Subject, folder: Path, seconds: float, lie: Lie | None) -> _Seen:
-    async with bed.up(subject, folder) as fleet:
-        async with offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic:
-            await fleet.settled()
-            with _group(fleet) as group:
-                liar = _liar(group, lie)
-                uplink = Uplink(fleet.embedded.control_addresses[CONTROL], liar, _REPORT_S, time.monotonic)
-                liar.on_acknowledged(uplink.acknowledge)
-                lying = asyncio.create_task(uplink.run())
-                try:
-                    await bed.until(lambda: _sent(liar), what="samples sent")
-                    before, over, least = fleet.quota(OTHER), time.monotonic() + seconds, bed.HOST_MILLICORES
-                    # An honest one needs more just now.
-                    async with offered(
-                        {OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9
-                    ) as more:
-                        while time.monotonic() < over:
-                            least = min(least, *(quota or 0 for quota in fleet.quotas().values()))
-                            await asyncio.sleep(_POLL_S)
-                        grown = await bed.until(lambda: fleet.grown(OTHER, before), what=f"{OTHER} grown")
-                    # What was sent last may be on its way.
-                    lying.cancel()
-                    await asyncio.wait([lying])
-                    refused = await fleet.metric(_REFUSED)
-                finally:
-                    lying.cancel()
-                said = bed.repeated(fleet.events(CONTROL))
+    async with (
+        bed.up(subject, folder) as fleet,
+        offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
+    ):
+        await fleet.settled()
+        with _group(fleet) as group:
+            liar = _liar(group, lie)
+            uplink = Uplink(fleet.embedded.control_addresses[CONTROL], liar, _REPORT_S, time.monotonic)
+            liar.on_acknowledged(uplink.acknowledge)
+            lying = asyncio.create_task(uplink.run())
+            try:
+                await bed.until(lambda: _sent(liar), what="samples sent")
+                before, over, least = fleet.quota(OTHER), time.monotonic() + seconds, bed.HOST_MILLICORES
+                # An honest one needs more just now.
+                async with offered({OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9) as more:
+                    while time.monotonic() < over:
+                        least = min(least, *(quota or 0 for quota in fleet.quotas().values()))
+                        await asyncio.sleep(_POLL_S)
+                    grown = await bed.until(lambda: fleet.grown(OTHER, before), what=f"{OTHER} grown")
+                # What was sent last may be on its way.
+                lying.cancel()
+                await asyncio.wait([lying])
+                refused = await fleet.metric(_REFUSED)
+            finally:
+                lying.cancel()
+            said = bed.repeated(fleet.events(CONTROL))
     failures = traffic.failures() + more.failures()
     return _Seen(liar.sent, refused, least, f"{before} → {grown}", failures, "; ".join(said))
 

@@ -14,6 +14,7 @@ from evaluation.rows import Outcome, Row
 from evaluation.workload import Arrival
 
 _LONGEST_S = 1800.0
+_MOST_IN_FLIGHT = 2000
 
 
 class _Schedule(Sequence[Arrival]):
@@ -82,7 +83,11 @@ async def offered(
         )
     )
     traffic = Traffic(time.monotonic())
-    sending = asyncio.create_task(load.run(schedule, services, t0=traffic.t0, progress=traffic.rows.append))
+    sending = asyncio.create_task(
+        load.run(
+            schedule, services, t0=traffic.t0, progress=traffic.rows.append, max_in_flight=_MOST_IN_FLIGHT
+        )
+    )
     try:
         yield traffic
     except BaseException:
