@@ -102,7 +102,8 @@ class Hosted:
 async def up(subject: Subject, folder: Path, engine: Path = ENGINE) -> AsyncIterator[Hosted]:
     """Run both services in containers while the block runs, and the control plane as a local process.
 
-    `folder` is one that whoever the workers are can read. `engine` is the local socket of one. All that is made there is removed. Raises StartError.
+    `folder` is one that anybody can read: the workers are not root. `engine` is the local socket of one; all that is
+    made there is removed. Raises StartError.
     """
     project = f"sponge-faults-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     labels = {PROJECT: project, owner.LABEL: owner.this()}
