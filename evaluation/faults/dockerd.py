@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import DockerException
@@ -103,7 +104,10 @@ def _load(socket: Path) -> None:
             contextlib.closing(docker.DockerClient(base_url=f"unix://{socket}", timeout=300)) as ours,
         ):
             # By its name: by its id it would come without one.
-            ours.images.load(theirs.images.get(WORKER_IMAGE).save(named=True))
+            saved: Any = theirs.images.get(WORKER_IMAGE).save(
+                named=True
+            )  # in pieces, which its type leaves out
+            ours.images.load(saved)
     except DockerException as error:
         raise StartError(f"image {WORKER_IMAGE}: {' '.join(str(error).split())}") from error
 

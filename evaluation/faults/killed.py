@@ -1,6 +1,7 @@
 """The control plane is killed, again and again, under load: another one leads."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 from evaluation.admin import Admin
@@ -30,7 +31,7 @@ async def control_plane(subject: Subject, folder: Path, kills: int) -> Outcome:
                 await fleet.embedded.process(leader).kill()
                 killed_at, before = time.monotonic(), fleet.quotas()
                 view = View(admins[follower])
-                await bed.until(lambda view=view: view.planned(*SERVICES), what="the next leader's plan")
+                await bed.until(partial(view.planned, *SERVICES), what="the next leader's plan")
                 took.append(time.monotonic() - killed_at)
                 found = {
                     event["service"]: event["quota_millicores"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from controlplane.operation import Configuration
 from evaluation import cache, demo, load, scenario, workload
 from evaluation.admin import Admin
 from evaluation.embedded import CONTROL, Embedded
@@ -103,7 +104,7 @@ async def soak(
     specs = [
         demo.worker_spec(
             subject,
-            demo.Configuration(min(_START_MILLICORES, offered.host_millicores // 2), 1, 1, 1),
+            Configuration(min(_START_MILLICORES, offered.host_millicores // 2), 1, 1, 1),
             offered.host_millicores,
         )
         for subject in measured
