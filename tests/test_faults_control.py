@@ -37,9 +37,8 @@ async def test_a_worker_whose_numbers_cannot_be(subject: Subject, tmp_path: Path
     assert (await liar.absurd(subject, tmp_path, seconds=2.0)).broken == []
 
 
-@pytest.mark.parametrize("lie", [Lie.CROWD, Lie.GIANT])
-async def test_a_worker_that_lies(subject: Subject, tmp_path: Path, lie: Lie) -> None:
-    assert (await liar.plausible(subject, tmp_path, 2.0, lie)).broken == []
+async def test_a_worker_that_claims_the_whole_host(subject: Subject, tmp_path: Path) -> None:
+    assert (await liar.plausible(subject, tmp_path, 2.0, Lie.GIANT)).broken == []
 
 
 @pytest.mark.skipif(clock.library() is None, reason="libfaketime is not installed: apt-get install faketime")
@@ -48,4 +47,4 @@ async def test_a_clock_that_is_stepped(subject: Subject, tmp_path: Path) -> None
 
 
 async def test_a_neighbour_that_takes_a_cpu(subject: Subject, tmp_path: Path) -> None:
-    assert (await neighbour.shrinks(subject, tmp_path, seconds=2.0)).broken == []
+    assert (await neighbour.shrinks(subject, tmp_path, seconds=1.0)).broken == []

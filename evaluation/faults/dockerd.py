@@ -5,6 +5,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,16 +37,24 @@ class Dockerd:
         command = (shutil.which("dockerd") or "dockerd", "--config-file", str(self._folder / "dockerd.json"))
         self._process = await Process.spawn("dockerd", command, self._folder / "dockerd.log")
         give_up_at = time.monotonic() + _START_S
-        while True:
-            with contextlib.suppress(DockerException):
-                return await asyncio.to_thread(self._ping)
+        while not await self._answers():
             if not await self._process.running() or time.monotonic() > give_up_at:
                 raise StartError(f"dockerd: does not start: {await self._process.last_line()}")
             await asyncio.sleep(0.05)
 
-    def _ping(self) -> None:
-        with contextlib.closing(docker.DockerClient(base_url=f"unix://{self.socket}")) as client:
-            client.ping()
+    async def _answers(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket)
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /_ping HTTP/1.0\r\n\r\n")
+            status = await reader.readline()
+        except OSError:
+            return False
+        finally:
+            writer.close()
+        return b" 200 " in status
 
     async def kill(self) -> None:
         """End it as an accident does."""
@@ -59,11 +68,18 @@ class Dockerd:
 
 
 @asynccontextmanager
-async def own(folder: Path) -> AsyncIterator[Dockerd]:
+async def own() -> AsyncIterator[Dockerd]:
     """Run an engine that has the worker's image while the block runs. Raises StartError."""
+    # A folder with a short name: the paths of its sockets may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="sponge-engine-") as folder:
+        async with _own(Path(folder)) as engine:
+            yield engine
+
+
+@asynccontextmanager
+async def _own(folder: Path) -> AsyncIterator[Dockerd]:
     if shutil.which("dockerd") is None or shutil.which("ip") is None:
         raise StartError("dockerd, ip: expected both, to run an engine of one's own")
-    await asyncio.to_thread(folder.mkdir)
     data = folder / "data"
     engine = Dockerd(folder / "docker.sock", folder)
     settings = {

@@ -63,7 +63,7 @@ def _lie(lie: Lie) -> Scenario:
 
 
 async def _restarted(size: Size) -> Outcome:
-    async with dockerd.own(size.folder / "engine") as own:
+    async with dockerd.own() as own:
         return await engines.disturbed(
             size.subject, size.folder, Fault.RESTARTED, size.settings.engine_s, dockerd=own
         )

@@ -42,5 +42,5 @@ async def test_an_engine_that_is_not_what_it_should_be(subject: Subject, folder:
 
 @pytest.mark.skipif(shutil.which("dockerd") is None, reason="no dockerd to run one of our own")
 async def test_an_engine_that_is_killed_and_started_again(subject: Subject, folder: Path) -> None:
-    async with dockerd.own(folder / "engine") as own:
+    async with dockerd.own() as own:
         assert (await engines.disturbed(subject, folder, Fault.RESTARTED, 5.0, dockerd=own)).broken == []
