@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
 from controlplane.demand import DemandEstimate
-from controlplane.latency import Floats, Integers, LatencyModel, stretched_mean, stretched_upper
+from controlplane.latency import Floats, Integers, LatencyModel, at_work, stretched_mean, stretched_upper
 from core import edf
 
 STEP_MILLICORES = 100
@@ -216,12 +216,9 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     millicores, instances, threads = _columns(service.limits, host_millicores)
     means, uppers = model.grid(service.limits.max_threads, longest)
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
-    contention = 1 + model.kappa * (instances - 1)
-    runnable = instances * threads
-    mean_s = stretched_mean(mean * contention, runnable, millicores)
-    upper_s = stretched_upper(upper * contention, runnable, millicores, service.period_s)
+    mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
     # Threads divide the work and add none, but for what they wait for each other.
-    cpu_s = np.minimum(means[0], threads * mean) * contention / rows + overhead_s
+    cpu_s = at_work(means[0], mean, threads) * mean * contention(model, instances) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
     load = np.where(whole, load, np.inf)
     sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
@@ -250,6 +247,33 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         request_rows=request_rows,
         of=of,
         batch=batches[limit],
+    )
+
+
+def contention(model: LatencyModel, instances: int | Integers) -> float | Floats:
+    """What executions take of their time alone, beside instances − 1 others."""
+    return 1 + model.kappa * (instances - 1)
+
+
+def walls(
+    model: LatencyModel,
+    longest: int,
+    millicores: Integers,
+    instances: Integers,
+    threads: Integers,
+    period_s: float,
+) -> tuple[Floats, Floats]:
+    """Wall time of executions with all slots busy, [shape, rows - 1] up to `longest` rows: mean and upper quantile.
+
+    Of each shape the quota, instances and threads are a column [shape, 1].
+    """
+    means, uppers = model.grid(int(threads.max()), longest)
+    mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
+    crowd = contention(model, instances)
+    runnable = instances * at_work(means[0], mean, threads)
+    return (
+        stretched_mean(mean * crowd, runnable, millicores),
+        stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
     )
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from controlplane import explanation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
-from controlplane.latency import stretched_mean, stretched_upper
-from controlplane.operation import Waiting
+from controlplane.operation import Waiting, walls
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
 from controlplane.state import Fleet, Worker, allocation_message
@@ -94,19 +93,18 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
     """A directive with the service times that its allocation should give."""
     allocation = action.allocation
     table = worker.latency.table(allocation.threads, allocation.max_batch)
-    runnable, millicores = allocation.instances * allocation.threads, allocation.cpu_millicores
-    crowd = 1 + worker.latency.kappa * (allocation.instances - 1)
-    mean_s = stretched_mean(np.array(table.mean) * crowd, runnable, millicores)
-    upper_s = stretched_upper(np.array(table.upper) * crowd, runnable, millicores, period_s)
+    shape = (allocation.cpu_millicores, allocation.instances, allocation.threads)
+    columns = (np.array([[number]]) for number in shape)
+    mean_s, upper_s = walls(worker.latency, allocation.max_batch, *columns, period_s)
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
         allocation=allocation_message(allocation),
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[rows]),
+                mean_ms=1000 * float(mean_s[0, rows - 1]),
                 low_ms=1000 * table.low[rows],
-                high_ms=1000 * float(upper_s[rows]),
+                high_ms=1000 * float(upper_s[0, rows - 1]),
             )
             for rows in range(1, allocation.max_batch + 1)
         ],

@@ -18,10 +18,10 @@ from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, DemandEstimate, 
 from controlplane.latency import UPPER_SPREAD, Curve, LatencyModel
 from controlplane.operation import Limits, ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
+from controlplane.profilefile import ProfileError, read_times
 from controlplane.status import MEMORY_HEAD_ROOM
 from controlplane.whatif import Host
 from core.config import ConfigError, Section, convert, load
-from evaluation.simulation.profile import ProfileError, read_times
 
 Millicores = Annotated[int, Meta(ge=1, le=10_000_000)]
 Milliseconds = Annotated[float, Meta(gt=0, le=3_600_000)]

@@ -12,8 +12,7 @@ import numpy as np
 
 from controlplane.config import Governor, Planner
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import stretched_upper
-from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes
+from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes, walls
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, ServiceState
 
 TARGET = 0.8
@@ -117,10 +116,9 @@ class Usage:
 
 def _latency_s(service: ServiceState, millicores: int, instances: int, threads: int, rows: int) -> float:
     """95 % quantile of an execution under a quota, all slots busy."""
-    table = service.latency.table(threads, service.limits.max_batch)
-    crowd = 1 + service.latency.kappa * (instances - 1)
-    work_s = np.array(table.upper[rows] * crowd)
-    return float(stretched_upper(work_s, instances * threads, millicores, service.period_s))
+    shape = (np.array([[number]]) for number in (millicores, instances, threads))
+    _, upper_s = walls(service.latency, service.limits.max_batch, *shape, service.period_s)
+    return float(upper_s[0, rows - 1])
 
 
 def _fitting(millicores: int, most: int) -> int:

@@ -12,7 +12,9 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload"]
+Kind = Literal[
+    "simulation", "bench", "costs", "cfs-period", "trust", "learning", "residuals", "endurance", "overload"
+]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -22,6 +24,7 @@ _RUNS: dict[Kind, str] = {
     "cfs-period": "evaluation.experiment.cfs_period",
     "trust": "evaluation.experiment.trust",
     "learning": "evaluation.experiment.learning",
+    "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
 }
