@@ -218,7 +218,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
     mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
     # Threads divide the work and add none, but for what they wait for each other.
-    cpu_s = at_work(means[0], mean, threads) * mean * contention(model, instances) / rows + overhead_s
+    cpu_s = np.minimum(means[0], threads * mean) * (1 + model.kappa * (instances - 1)) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
     load = np.where(whole, load, np.inf)
     sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
@@ -250,11 +250,6 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     )
 
 
-def contention(model: LatencyModel, instances: int | Integers) -> float | Floats:
-    """What executions take of their time alone, beside instances − 1 others."""
-    return 1 + model.kappa * (instances - 1)
-
-
 def walls(
     model: LatencyModel,
     longest: int,
@@ -269,12 +264,21 @@ def walls(
     """
     means, uppers = model.grid(int(threads.max()), longest)
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
-    crowd = contention(model, instances)
+    crowd = 1 + model.kappa * (instances - 1)
     runnable = instances * at_work(means[0], mean, threads)
     return (
         stretched_mean(mean * crowd, runnable, millicores),
         stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
     )
+
+
+def walls_of(
+    model: LatencyModel, longest: int, millicores: int, instances: int, threads: int, period_s: float
+) -> tuple[Floats, Floats]:
+    """The same of one shape, [rows - 1]."""
+    one = np.array([[millicores], [instances], [threads]])[:, :, None]
+    mean_s, upper_s = walls(model, longest, one[0], one[1], one[2], period_s)
+    return mean_s[0], upper_s[0]
 
 
 def _rows(load: Floats, request_rows: int, limits: Integers, most: float) -> Integers:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from controlplane import explanation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
-from controlplane.operation import Waiting, walls
+from controlplane.operation import Waiting, walls_of
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
 from controlplane.state import Fleet, Worker, allocation_message
@@ -93,18 +91,23 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
     """A directive with the service times that its allocation should give."""
     allocation = action.allocation
     table = worker.latency.table(allocation.threads, allocation.max_batch)
-    shape = (allocation.cpu_millicores, allocation.instances, allocation.threads)
-    columns = (np.array([[number]]) for number in shape)
-    mean_s, upper_s = walls(worker.latency, allocation.max_batch, *columns, period_s)
+    mean_s, upper_s = walls_of(
+        worker.latency,
+        allocation.max_batch,
+        allocation.cpu_millicores,
+        allocation.instances,
+        allocation.threads,
+        period_s,
+    )
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
         allocation=allocation_message(allocation),
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[0, rows - 1]),
+                mean_ms=1000 * float(mean_s[rows - 1]),
                 low_ms=1000 * table.low[rows],
-                high_ms=1000 * float(upper_s[0, rows - 1]),
+                high_ms=1000 * float(upper_s[rows - 1]),
             )
             for rows in range(1, allocation.max_batch + 1)
         ],

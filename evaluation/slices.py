@@ -42,7 +42,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Executions of one setting, in seconds, and what the quota did meanwhile."""
+    """Executions of one setting, in seconds, and what the quota did meanwhile.
+
+    Without pauses an execution lasts from the end of the one before.
+    """
 
     walls_s: Sequence[float]
     periods: int = 0
@@ -107,15 +110,17 @@ class Here:
 
         def one(mine: list[tuple[float, float]]) -> None:
             together.wait()
-            until = time.monotonic() + seconds
+            ended = time.monotonic()
+            until = ended + seconds
             try:
-                while not mine or time.monotonic() < until:
+                while not mine or ended < until:
                     if pause_s:
                         time.sleep(pause_s)
-                    began = time.monotonic()
+                        ended = time.monotonic()
                     self._engine.run(setting.threads, [feed])
-                    # Not the engine's own time: of short executions a stand-still is found when CPU time is asked for.
-                    mine.append((began, time.monotonic() - began))
+                    # Not the engine's own time: where executions are short, most stand-stills lie between them.
+                    began, ended = ended, time.monotonic()
+                    mine.append((began, ended - began))
             except EngineError as error:
                 failed.append(error)
 
@@ -189,6 +194,8 @@ def child(model: Path, shapes: Sizes, most_rungs: int) -> Iterator[Child]:
         group = Cgroup.create(f"sponge-{uuid.uuid4().hex[:8]}", parent)
     except CgroupError as error:
         raise QuotaError(f"expected a control group with a CPU quota: {error}") from error
+    # As Ctrl-C does: it must not leave a group behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, model, shapes, most_rungs), daemon=True)
@@ -201,6 +208,7 @@ def child(model: Path, shapes: Sizes, most_rungs: int) -> Iterator[Child]:
     except CgroupError as error:
         raise QuotaError(f"control groups: {error}") from error
     finally:
+        signal.signal(signal.SIGTERM, before)
         ours.close()
         with suppress(CgroupError):
             group.set_quota(None, PERIOD_US)  # it ends sooner
@@ -213,8 +221,14 @@ def child(model: Path, shapes: Sizes, most_rungs: int) -> Iterator[Child]:
 
 
 def _serve(pipe: Connection, model: Path, shapes: Sizes, most_rungs: int) -> None:
-    """The child: answers settings with executions until nobody asks any more. Ctrl-C is its parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The child: answers settings with executions until nobody asks any more. Signals are its parent's to handle."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(EOFError, BrokenPipeError):
+        _answer(pipe, model, shapes, most_rungs)
+
+
+def _answer(pipe: Connection, model: Path, shapes: Sizes, most_rungs: int) -> None:
     try:
         here = Here(model, shapes, most_rungs)
     except ModelError as error:
@@ -222,13 +236,11 @@ def _serve(pipe: Connection, model: Path, shapes: Sizes, most_rungs: int) -> Non
         return
     pipe.send((here.digest, here.batched))
     while True:
-        try:
-            setting, seconds, pause_s = pipe.recv()
-        except EOFError:
-            return
+        setting, seconds, pause_s = pipe.recv()
         try:
             if seconds is None:
-                pipe.send(here.warm(setting))
+                here.warm(setting)
+                pipe.send(None)
             else:
                 pipe.send(here.timed(setting, seconds, pause_s))
         except EngineError as error:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -122,7 +123,17 @@ def _table(profile: "Profile") -> Table:
     wide = len({(cell.instances, cell.millicores) for cell in profile.cells}) > 1
     # All of them would not fit into a terminal; the file has all.
     names = ("instances", "quota", "throttled") if wide else ("p50 ms", "ms a row")
-    table = Table("rows", "threads", *names, "mean ms", "p95 ms", "p99 ms", "runs")
+    table = Table(
+        "rows",
+        "threads",
+        *names,
+        "mean ms",
+        "p95 ms",
+        "p99 ms",
+        "runs",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for column in table.columns:
         column.justify = "right"
     for cell in profile.cells:

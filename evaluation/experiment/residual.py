@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane.latency import UPPER, LatencyModel
-from controlplane.operation import walls
+from controlplane.operation import walls_of
 from evaluation.profiling import dominated
 from evaluation.slices import PERIOD_US, Runs, Setting, Slice
 
@@ -101,14 +101,15 @@ def residuals(model: LatencyModel, observed: Observed) -> list[Residual]:
 
 def _residual(model: LatencyModel, setting: Setting, parts: Sequence[Slice]) -> Residual:
     observed = np.concatenate([part.walls_s for part in parts])
-    shape = (np.array([[n]]) for n in (setting.millicores, setting.instances, setting.threads))
-    mean_s, upper_s = walls(model, setting.rows, *shape, PERIOD_US / 1e6)
+    mean_s, upper_s = walls_of(
+        model, setting.rows, setting.millicores, setting.instances, setting.threads, PERIOD_US / 1e6
+    )
     return Residual(
         setting=setting,
         count=len(observed),
         throttled_share=sum(p.throttled_periods for p in parts) / max(1, sum(p.periods for p in parts)),
         mean_s=float(observed.mean()),
         upper_s=float(np.quantile(observed, UPPER, method="higher")),
-        predicted_mean_s=float(mean_s[0, -1]),
-        predicted_upper_s=float(upper_s[0, -1]),
+        predicted_mean_s=float(mean_s[-1]),
+        predicted_upper_s=float(upper_s[-1]),
     )

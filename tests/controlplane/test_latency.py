@@ -258,13 +258,14 @@ def test_a_stand_still_that_hardly_any_execution_meets_is_not_in_the_quantile():
     assert stretched_upper(0.0204, 1, 500, 0.020, quantile=0.99) == pytest.approx(0.0504)
 
 
-def test_threads_that_wait_use_no_quota():
+def test_threads_that_wait_use_less_quota():
     assert at_work(0.1, 0.05, 2) == 2.0
-    assert at_work(0.1, 0.08, 2) == pytest.approx(1.25)
-    assert at_work(0.1, 0.12, 2) == 1.0  # threads that only cost
-    # 1.25 of them fit into 1.25 cores, and two that never wait do not.
-    assert stretched_mean(0.08, at_work(0.1, 0.08, 2), 1250) == pytest.approx(0.08)
-    assert stretched_mean(0.05, at_work(0.1, 0.05, 2), 1250) == pytest.approx(0.08)
+    assert at_work(0.1, 0.08, 2) == pytest.approx(1.25 + 0.75 / 2)
+    assert at_work(0.1, 0.12, 2) == 1.5  # threads that only cost
+    assert at_work(0.1, 0.1, 1) == 1.0
+    # 1.5 of them fit into 1.5 cores, and two that never wait do not.
+    assert stretched_mean(0.12, at_work(0.1, 0.12, 2), 1500) == pytest.approx(0.12)
+    assert stretched_mean(0.06, at_work(0.12, 0.06, 2), 1500) == pytest.approx(0.08)
 
 
 @settings(deadline=None)

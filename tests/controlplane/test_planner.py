@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import LatencyModel
+from controlplane.latency import WAITING, LatencyModel
 from controlplane.operation import (
     Limits,
     Operations,
@@ -544,7 +544,9 @@ def load_by_rows(state, millicores, instances, threads, longest) -> list[float]:
     row_rate = arriving.rate * arriving.rows_per_request
     loads = [math.inf]
     for k in range(1, longest + 1):
-        wall_s = mean[k] * contention * max(1.0, 1000 * instances * threads / millicores)
+        useful = min(single[k] / mean[k], threads)
+        runnable = instances * (useful + WAITING * (threads - useful))
+        wall_s = mean[k] * contention * max(1.0, 1000 * runnable / millicores)
         cpu_s = (
             min(single[k], threads * mean[k]) * contention / k
             + state.request_overhead_s / arriving.rows_per_request

@@ -149,7 +149,7 @@ def test_what_never_pays_is_not_measured():
 
 
 def test_instances_run_beside_each_other(tmp_path):
-    runs = slices.Here(models.slow(tmp_path / "slow.onnx", work=4), {}, 1)
+    runs = slices.Here(models.slow(tmp_path / "slow.onnx", work=400), {}, 1)
     assert len(runs.run(Setting(1, 1, 3), 0.0, 0.0).walls_s) >= 2  # one may have ended before another began
     assert len(runs.run(Setting(1, 1, 1), 0.0, 0.0).walls_s) == 1
 
