@@ -363,7 +363,8 @@ def stretched_upper(
     quota_s = millicores / 1000 * period_s
     periods = np.maximum(0.0, np.ceil(work_s * runnable / quota_s - (1 - quantile) - 1e-9))
     stands_s = np.where(1000 * runnable <= millicores, 0.0, period_s - quota_s / runnable)
-    return np.maximum(work_s + periods * stands_s, stretched_mean(work_s, runnable, millicores))
+    longest: Floats = np.maximum(work_s + periods * stands_s, stretched_mean(work_s, runnable, millicores))
+    return longest
 
 
 def work_of(wall_s: float, cpu_s: float, threads: int, busy: float, millicores: int) -> float:
