@@ -75,6 +75,14 @@ def test_nothing_is_learned_under_a_quota_nor_on_more_threads_than_cores() -> No
     assert set(model.cells) == {(1, 1)}
 
 
+def test_of_many_executions_an_eighth_is_beside_others() -> None:
+    many = [Slice([0.010] * 500), Slice([0.020] * 500)]
+    model = residual.learned({Setting(1, 1): many, Setting(1, 1, 2): many}, 2)
+    cell = model.cells[1, 1]
+    assert (list(cell.busy).count(1.0), list(cell.busy).count(2.0)) == (112, 16)
+    assert list(cell.work).count(0.010) == 64
+
+
 def test_the_planner_could_choose_what_a_thread_less_does_not_do_as_well() -> None:
     assert [dominated(runnable, 500) for runnable in (1, 2)] == [False, True]
     assert [dominated(runnable, 1500) for runnable in (1, 2, 4)] == [False, False, True]
