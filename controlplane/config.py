@@ -61,6 +61,8 @@ class Planner(Section, frozen=True, kw_only=True):
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5
+    # Where memory is short, and only there: what a plan may cost more than the best, as a share, not to be sought on.
+    solver_gap: Annotated[float, Meta(ge=0, lt=1)] = 0.001
 
 
 class Governor(Section, frozen=True, kw_only=True):

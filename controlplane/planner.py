@@ -105,6 +105,7 @@ def plan(
         host_millicores,
         host_memory,
         settings.solver_time_s,
+        settings.solver_gap,
     )
     assignments = []
     host_full = False

@@ -27,7 +27,7 @@ from controlplane.operation import (
 )
 from controlplane.planner import Bound, Configuration, plan
 
-SETTINGS = config.Planner()
+SETTINGS = config.Planner(solver_gap=0.0)
 PLENTY = 1 << 50
 HOST = 15_700
 
