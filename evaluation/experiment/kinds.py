@@ -12,7 +12,18 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload"]
+Kind = Literal[
+    "simulation",
+    "bench",
+    "costs",
+    "cfs-period",
+    "trust",
+    "learning",
+    "endurance",
+    "overload",
+    "planner",
+    "monotony",
+]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -24,6 +35,8 @@ _RUNS: dict[Kind, str] = {
     "learning": "evaluation.experiment.learning",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "planner": "evaluation.experiment.planning",
+    "monotony": "evaluation.experiment.monotony",
 }
 
 
