@@ -120,6 +120,8 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     """What one service may have, and what its deadlines are worth."""
 
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    # For what nobody foresees: so much more than the believed rate is planned for, as a share of it.
+    reserve: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_millicores: Annotated[int, Meta(ge=100)] = 500
     max_millicores: Positive = 64_000
     max_batch: Positive = 64
