@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Self
 
@@ -72,12 +72,21 @@ class ServiceState:
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
     current: Configuration | None = None
     weight: float = 1.0
+    reserve: float = 0.0  # share of the demand that is planned for beyond it
     request_overhead_s: float = 0.0015  # CPU of a request outside the model
     period_s: float = 0.02  # of the CPU quota
     cores_used: float = 0.0  # in the mean over the last second
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
+
+    @property
+    def planned_demand(self) -> DemandEstimate:
+        """What is believed to arrive, and the reserve."""
+        if not self.reserve:
+            return self.demand
+        more = 1 + self.reserve
+        return replace(self.demand, rate=more * self.demand.rate, rate_error=more * self.demand.rate_error)
 
     @property
     def saturated(self) -> bool:
@@ -201,7 +210,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     of its estimate higher, and a tenth more where the worker is saturated, is what batches grow to, else the k
     that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
     """
-    demand, model = service.demand, service.latency
+    demand, model = service.planned_demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
     row_rate = demand.rate * demand.rows_per_request
     most = max_utilisation / (1 + demand.rate_error / max(demand.rate, 1e-9))

@@ -13,7 +13,17 @@ from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
 Kind = Literal[
-    "simulation", "bench", "costs", "cfs-period", "trust", "learning", "residuals", "endurance", "overload"
+    "simulation",
+    "bench",
+    "costs",
+    "cfs-period",
+    "trust",
+    "learning",
+    "residuals",
+    "endurance",
+    "overload",
+    "planner",
+    "monotony",
 ]
 
 # Imported only when one is run: each needs libraries that the others do not.
@@ -27,6 +37,8 @@ _RUNS: dict[Kind, str] = {
     "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "planner": "evaluation.experiment.planning",
+    "monotony": "evaluation.experiment.monotony",
 }
 
 

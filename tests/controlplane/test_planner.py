@@ -27,7 +27,7 @@ from controlplane.operation import (
 )
 from controlplane.planner import Bound, Configuration, plan
 
-SETTINGS = config.Planner()
+SETTINGS = config.Planner(solver_gap=0.0)
 PLENTY = 1 << 50
 HOST = 15_700
 
@@ -589,3 +589,11 @@ def test_floors_that_do_not_fit_together():
     assert planned.status is SolverStatus.OVERCOMMITTED
     assert planned.host_full
     assert all(a.configuration.cpu_millicores == 500 for a in planned.assignments)
+
+
+def test_a_reserve_is_planned_for_as_demand():
+    state = service(CONV, demand(12.0, 1.0))
+    more = service(CONV, demand(18.0, 1.0))
+    kept = plan([replace(state, reserve=0.5)], HOST, PLENTY, SETTINGS).assignments[0]
+    assert kept == plan([more], HOST, PLENTY, SETTINGS).assignments[0]
+    assert kept.configuration.cpu_millicores > choose(state).configuration.cpu_millicores
