@@ -67,6 +67,8 @@ async def disturbed(
             await bed.until(lambda: _more(fleet, ONE, small), what="the right allocation")
             await bed.until(lambda: fleet.right(*SERVICES), what="the right allocations")
             took = time.monotonic() - recovered_at
+            # Whether less is right by then is for the demand to say, which is believed of seconds.
+            await bed.until(lambda: _less(fleet, OTHER, large), what="less for one")
             after = {service: await fleet.quota(service) for service in SERVICES}
         untouched = lives == [await fleet.life(service) for service in SERVICES]
         repeated = bed.repeated(fleet.events())
@@ -122,6 +124,11 @@ async def _end(fleet: Hosted, fault: Fault, dockerd: Dockerd | None) -> None:
 async def _more(fleet: Hosted, service: str, before: int) -> bool:
     """Whether a service has what is planned for it, and more than before."""
     return await fleet.quota(service) > before and await fleet.right(service)
+
+
+async def _less(fleet: Hosted, service: str, before: int) -> bool:
+    """As `_more`, and less than before."""
+    return await fleet.quota(service) < before and await fleet.right(service)
 
 
 def refuse_updates(request: bytes) -> bytes:

@@ -111,6 +111,7 @@ async def up(subject: Subject, folder: Path, engine: Path = ENGINE) -> AsyncIter
         try:
             client = await asyncio.to_thread(_client, engine)
             stack.callback(client.close)
+            await asyncio.to_thread(owner.remove_abandoned, client)
             network, subnet = await asyncio.to_thread(_network, client, project, labels)
             stack.callback(network.remove)
         except DockerException as error:
