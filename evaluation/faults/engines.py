@@ -53,8 +53,10 @@ async def disturbed(
         hosted.up(subject, folder, engine) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
+        await fleet.calm()
+        before = await fleet.quota(OTHER)
         async with _needing(fleet, OTHER) as most:
-            await bed.until(lambda: _more(fleet, OTHER, bed.FLOOR_MILLICORES), what="more for one")
+            await bed.until(lambda: _more(fleet, OTHER, before), what="more for one")
             lives = [await fleet.life(service) for service in SERVICES]
             small, large = await fleet.quota(ONE), await fleet.quota(OTHER)
             began_at = time.monotonic()
