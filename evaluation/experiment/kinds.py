@@ -19,8 +19,11 @@ Kind = Literal[
     "cfs-period",
     "trust",
     "learning",
+    "residuals",
     "endurance",
     "overload",
+    "planner",
+    "monotony",
     "faults",
     "soak",
 ]
@@ -33,8 +36,11 @@ _RUNS: dict[Kind, str] = {
     "cfs-period": "evaluation.experiment.cfs_period",
     "trust": "evaluation.experiment.trust",
     "learning": "evaluation.experiment.learning",
+    "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "planner": "evaluation.experiment.planning",
+    "monotony": "evaluation.experiment.monotony",
     "faults": "evaluation.faults.experiment",
     "soak": "evaluation.faults.soaking",
 }

@@ -31,6 +31,7 @@ ONE, OTHER = "one", "other"
 SERVICES = (ONE, OTHER)
 # What a service gets at least, and what it starts with. Quotas are ceilings: the number of CPUs decides nothing.
 FLOOR_MILLICORES = 300
+CALM_MILLICORES = 600
 START = Configuration(1100, 1, 1, 1)
 LIMITS = Limits(FLOOR_MILLICORES, 2000, max_instances=2, max_threads=1, max_batch=4)
 HOST_MILLICORES = 3000
@@ -157,6 +158,15 @@ class Bed:
     async def settled(self) -> None:
         """Wait until both have what is planned for them."""
         await until(lambda: self.view.at_rest(*self.services), what="a plan in force")
+
+    async def calm(self) -> None:
+        """Wait until they have little as well: they start with more than they need."""
+
+        async def read() -> bool:
+            small = all((quota or 0) <= CALM_MILLICORES for quota in self.quotas().values())
+            return small and await self.view.at_rest(*self.services)
+
+        await until(read, what="little for both")
 
     async def metric(self, name: str) -> float:
         """One that the first control plane tells Prometheus, by its name with labels; 0 where it has none."""

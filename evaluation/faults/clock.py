@@ -39,7 +39,7 @@ async def stepped(subject: Subject, folder: Path, seconds: float) -> Outcome:
         bed.up(subject, folder, environment=_environment(preload, clock)) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
-        await fleet.settled()
+        await fleet.calm()
         before = fleet.quota(OTHER)
         _set(clock, STEP_S)
         # What it decides from now on is of another time.

@@ -53,8 +53,10 @@ async def disturbed(
         hosted.up(subject, folder, engine) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
+        await fleet.calm()
+        before = await fleet.quota(OTHER)
         async with _needing(fleet, OTHER) as most:
-            await bed.until(lambda: _more(fleet, OTHER, bed.FLOOR_MILLICORES), what="more for one")
+            await bed.until(lambda: _more(fleet, OTHER, before), what="more for one")
             lives = [await fleet.life(service) for service in SERVICES]
             small, large = await fleet.quota(ONE), await fleet.quota(OTHER)
             began_at = time.monotonic()
@@ -67,6 +69,8 @@ async def disturbed(
             await bed.until(lambda: _more(fleet, ONE, small), what="the right allocation")
             await bed.until(lambda: fleet.right(*SERVICES), what="the right allocations")
             took = time.monotonic() - recovered_at
+            # Whether less is right by then is for the demand to say, which is believed of seconds.
+            await bed.until(lambda: _less(fleet, OTHER, large), what="less for one")
             after = {service: await fleet.quota(service) for service in SERVICES}
         untouched = lives == [await fleet.life(service) for service in SERVICES]
         repeated = bed.repeated(fleet.events())
@@ -122,6 +126,11 @@ async def _end(fleet: Hosted, fault: Fault, dockerd: Dockerd | None) -> None:
 async def _more(fleet: Hosted, service: str, before: int) -> bool:
     """Whether a service has what is planned for it, and more than before."""
     return await fleet.quota(service) > before and await fleet.right(service)
+
+
+async def _less(fleet: Hosted, service: str, before: int) -> bool:
+    """As `_more`, and less than before."""
+    return await fleet.quota(service) < before and await fleet.right(service)
 
 
 def refuse_updates(request: bytes) -> bytes:

@@ -87,6 +87,15 @@ class Hosted:
         """Wait until both have what is planned for them."""
         await bed.until(lambda: self.right(*SERVICES), what="a plan in force")
 
+    async def calm(self) -> None:
+        """Wait until they have little as well: they start with more than they need."""
+
+        async def read() -> bool:
+            quotas = [await self.quota(service) for service in SERVICES]
+            return max(quotas) <= bed.CALM_MILLICORES and await self.right(*SERVICES)
+
+        await bed.until(read, what="little for both")
+
     async def right(self, *services: str) -> bool:
         """Whether services have what is planned for them, by the control plane and by the engine."""
         if not await self.view.at_rest(*services):
@@ -111,6 +120,7 @@ async def up(subject: Subject, folder: Path, engine: Path = ENGINE) -> AsyncIter
         try:
             client = await asyncio.to_thread(_client, engine)
             stack.callback(client.close)
+            await asyncio.to_thread(owner.remove_abandoned, client)
             network, subnet = await asyncio.to_thread(_network, client, project, labels)
             stack.callback(network.remove)
         except DockerException as error:

@@ -186,7 +186,7 @@ async def _beside(subject: Subject, folder: Path, seconds: float, lie: Lie | Non
         bed.up(subject, folder) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
-        await fleet.settled()
+        await fleet.calm()
         with _group(fleet) as group:
             liar = _liar(group, lie)
             uplink = Uplink(fleet.embedded.control_addresses[CONTROL], liar, _REPORT_S, time.monotonic)

@@ -28,7 +28,7 @@ async def _disturbed(subject: Subject, folder: Path, seconds: float, fault: str,
         relay = fleet.relay
         assert relay is not None
         async with offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic:
-            await fleet.settled()
+            await fleet.calm()
             if cut:
                 await relay.cut()
             else:

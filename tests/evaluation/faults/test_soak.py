@@ -38,6 +38,6 @@ def test_more_sizes_than_there_can_be_are_drift() -> None:
 
 
 def test_what_comes_before_it_is_warm_does_not_count() -> None:
-    assert growth([5.0, 1.0, 1.0], [10.0, 25.0, 55.0], SECONDS) == 0.0
+    assert growth([5, 1, 1], [10.0, 25.0, 55.0], SECONDS) == 0.0
     with pytest.raises(ValueError, match="expected readings after 20 s"):
-        growth([5.0], [10.0], SECONDS)
+        growth([5], [10.0], SECONDS)
