@@ -85,7 +85,9 @@ class Candidates:
 
 def candidates(service: ServiceState, host_millicores: int, settings: config.Planner) -> Candidates:
     """Price all configurations, but for what the queue adds."""
-    found = operations(service, host_millicores, settings.max_utilisation)
+    found = operations(
+        service, host_millicores, settings.max_utilisation, settings.saturated, settings.unserved
+    )
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
     tight_s = TIGHT_FACTOR * service.latency.mean(1, 1)

@@ -68,7 +68,7 @@ class ControlLoop:
 
     async def _go_round(self) -> None:
         while True:
-            rest_s = governor.rest_s(self.fleet.host_full)
+            rest_s = governor.rest_s(self.fleet.host_full, self._config.governor.rest_s)
             await asyncio.sleep(rest_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._config.planner.interval_s - rest_s)):

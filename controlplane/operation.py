@@ -20,10 +20,6 @@ STEP_MILLICORES = 100
 HEAD_ROOM_MILLICORES = 100
 # Up to so many threads fractions of a core are worth having.
 FRACTIONAL_THREADS = 2
-# What runs on so much of its quota while something waits may be asked for more than it serves. How much more nobody
-# can know, of clients that wait for answers least of all: a tenth more is planned for, again and again.
-SATURATED = 0.95
-UNSERVED = 1.1
 # Of the mean time of one row on one thread: who arrives with less is tight.
 TIGHT_FACTOR = 1.5
 RESIDUAL_SHARE = 0.1  # of its time an execution is expected to take on, however overdue
@@ -79,14 +75,13 @@ class ServiceState:
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
 
-    @property
-    def saturated(self) -> bool:
-        """Whether what waits does so for CPU that is used up."""
+    def saturated(self, share: float) -> bool:
+        """Whether something waits while so much of the CPU is used, or more."""
         if not self.queue or self.current is None:
             return False
         current = self.current
         most = min(current.cpu_millicores / 1000, current.instances * current.threads)
-        return self.cores_used >= SATURATED * most
+        return self.cores_used >= share * most
 
 
 @functools.lru_cache
@@ -192,21 +187,27 @@ class Operations:
         return found
 
 
-def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> Operations:
+def operations(
+    service: ServiceState,
+    host_millicores: int,
+    max_utilisation: float,
+    saturated: float = 0.95,
+    unserved: float = 1.1,
+) -> Operations:
     """All configurations, but for batch limits beyond the rows that are cheapest each.
 
     Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
     quota beside n − 1 others; and they load the quota to λ·(CPU per row + overhead per row). The smallest k
     within the batch limit that keeps the higher of both within `max_utilisation`, with λ a standard deviation
-    of its estimate higher, and a tenth more where the worker is saturated, is what batches grow to, else the k
-    that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
+    of its estimate higher, and `unserved` times that where the worker is `saturated`, is what batches grow to,
+    else the k that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
     """
     demand, model = service.demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
     row_rate = demand.rate * demand.rows_per_request
     most = max_utilisation / (1 + demand.rate_error / max(demand.rate, 1e-9))
-    if service.saturated:
-        most /= UNSERVED
+    if service.saturated(saturated):
+        most /= unserved
     overhead_s = service.request_overhead_s / demand.rows_per_request
     longest = max(service.limits.max_batch, request_rows)
     rows = np.arange(1.0, longest + 1)

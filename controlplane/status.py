@@ -168,7 +168,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         waiting_rows=sum(each.rows for each in queue),
         first_due_ms=1000 * min((each.remaining_s for each in queue), default=0.0),
         running=len(service.running),
-        saturated=service.saturated,
+        saturated=service.saturated(last.settings.saturated),
         weight=service.weight,
         min_millicores=limits.min_millicores,
         max_millicores=limits.max_millicores,

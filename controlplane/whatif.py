@@ -120,7 +120,9 @@ def _prospect(
 ) -> Prospect:
     """Read off what the planner went by."""
     demand, chosen = service.demand, assignment.configuration
-    found = operations(service, host.millicores, settings.max_utilisation)
+    found = operations(
+        service, host.millicores, settings.max_utilisation, settings.saturated, settings.unserved
+    )
     place = int(found.of[found.places(chosen).argmax()])
     hopeless_share = sum(share for budget_s, share in demand.budgets if budget_s < found.least_s)
     hopeless = float(found.served[place]) * hopeless_share

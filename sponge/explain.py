@@ -127,7 +127,7 @@ def _bound(seen: pb.Seen, choice: pb.Choice) -> str:
 
 
 def _seen(seen: pb.Seen, choice: pb.Choice) -> Iterator[str]:
-    full = "; the CPU is used up: a tenth more is planned for" * seen.saturated
+    full = "; the CPU is used up: more is planned for" * seen.saturated
     rows = f"{seen.rows_per_request:.1f} rows each"
     yield f"  demand     {_rate(seen)}, {rows}, dispersion {seen.dispersion:.1f}{full}"
     yield f"  budgets    {_budgets(seen)}"

@@ -243,9 +243,9 @@ def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
     assert choice.reasons.bound is Bound.THROUGHPUT
     # Where nothing waits, or CPU is left over, what arrives is all there is.
     full = replace(state, cores_used=0.97 * millicores / 1000)
-    assert full.saturated
-    assert not replace(full, queue=()).saturated
-    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated
+    assert full.saturated(SETTINGS.saturated)
+    assert not replace(full, queue=()).saturated(SETTINGS.saturated)
+    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated(SETTINGS.saturated)
 
 
 def test_a_rate_that_is_not_known_well_needs_more():
