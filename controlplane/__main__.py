@@ -86,6 +86,7 @@ async def serve(config: Config, leader: Leadership, decide: Planner = planner.pl
         # What could touch an allocation is made only now, and the store read: until now another wrote it.
         with closing(Store(config.store.path)) as store:
             control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide)
+            control.overrides.recall()
             registry.register(FleetCollector(control.fleet))
             control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
             control_pb2_grpc.add_AdminServicer_to_server(

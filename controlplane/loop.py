@@ -16,6 +16,7 @@ from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
+from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.resize import Quota, Resize
 from controlplane.session import Owner, Session, worker_ref
@@ -45,6 +46,7 @@ class ControlLoop:
         self.fleet = fleet
         self.store = store
         self.actuator = actuator
+        self.overrides = Overrides(config.services, fleet, store, metrics)
         self.decided = asyncio.Condition()
         self.round: Round | None = None  # the newest plan, and what it was made of
         self._config = config

@@ -206,7 +206,10 @@ def _neighbour(of: explanation.Neighbour) -> pb.Neighbour:
         utilisation=of.utilisation,
         service_time=_service_time(of.service_time),
         misses=_misses(of.misses),
-        cost_millicores=of.cost,
+        cost_millicores=of.cost.total,
+        parts=pb.CostParts(
+            cpu=of.cost.cpu, batch=of.cost.batch, change=of.cost.change, misses=of.cost.misses
+        ),
     )
 
 

@@ -144,7 +144,7 @@ def variants(trials: Sequence[Trial]) -> Table:
             100
             * (sum(s.core_seconds for s in found) / sum(t.scores[names[0]].core_seconds for t in trials) - 1),
             sum(score.avoidable_missed for score in found),
-            100 * max(_MISSED_SHARE(score) for score in found),
+            ", ".join(str(score.avoidable_missed) for score in found),
             100 * sum(score.tight_on_time for score in found) / tight if tight else None,
             sum(score.resizes for score in found) / minutes,
         )
@@ -156,12 +156,12 @@ def variants(trials: Sequence[Trial]) -> Table:
             "mean cores",
             f"more than {names[0]}, %",
             "avoidable missed",
-            "missed %, worst case",
+            "by case",
             "tight saved %",
             "changes per minute",
         ),
         rows=rows,
-        note=f"{len(trials)} cases, {sum(next(iter(trial.scores.values())).requests for trial in trials):,} requests.",
+        note=f"Cases: {', '.join(', '.join(trial.case.labels.values()) for trial in trials)}.",
     )
 
 
