@@ -9,13 +9,13 @@ import numpy as np
 
 from controlplane import config
 from controlplane.latency import Floats, Integers
+from controlplane.lateness import late
 from controlplane.operation import (
     TIGHT_FACTOR,
     Configuration,
     Operations,
     Queue,
     ServiceState,
-    late,
     operations,
 )
 from core import edf

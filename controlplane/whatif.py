@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from controlplane import config
 from controlplane.knapsack import SolverStatus
-from controlplane.operation import Configuration, ServiceState, late, operations
+from controlplane.lateness import late
+from controlplane.operation import Configuration, ServiceState, operations
 from controlplane.planner import Assignment, Bound, plan
 
 

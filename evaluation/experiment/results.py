@@ -21,6 +21,9 @@ _ORDER = (
     "trust",
     "serving",
     "learning",
+    "planner",
+    "monotony",
+    "constants",
 )
 
 

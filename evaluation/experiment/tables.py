@@ -161,7 +161,7 @@ def variants(trials: Sequence[Trial]) -> Table:
             "changes per minute",
         ),
         rows=rows,
-        note=f"Cases: {', '.join(', '.join(trial.case.labels.values()) for trial in trials)}.",
+        note=f"Cases: {', '.join(' '.join(trial.case.labels.values()) for trial in trials)}.",
     )
 
 

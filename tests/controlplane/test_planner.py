@@ -14,6 +14,7 @@ from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import LatencyModel
+from controlplane.lateness import late
 from controlplane.operation import (
     Limits,
     Operations,
@@ -21,7 +22,6 @@ from controlplane.operation import (
     ServiceState,
     Waiting,
     ladder,
-    late,
     operations,
     shapes,
 )
