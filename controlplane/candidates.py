@@ -89,14 +89,15 @@ def candidates(service: ServiceState, host_millicores: int, settings: config.Pla
         service, host_millicores, settings.max_utilisation, settings.saturated, settings.unserved
     )
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
-    miss_cost = settings.miss_cost_millicores * service.weight / max(service.demand.rate, 1.0)
+    demand = service.planned_demand
+    miss_cost = settings.miss_cost_millicores * service.weight / max(demand.rate, 1.0)
     tight_s = TIGHT_FACTOR * service.latency.mean(1, 1)
 
     def worth(budget_s: float) -> float:
         return settings.tight_weight if budget_s < tight_s else 1.0
 
     backlog_rows = sum(waiting.rows for waiting in service.queue)
-    late_rates = late(service.demand, found, backlog_rows, settings.interval_s, worth)
+    late_rates = late(demand, found, backlog_rows, settings.interval_s, worth)
     of, batches, shapes = found.of, found.batch, found.shapes
     shape = found.shape[of]
     millicores, instances, threads = shapes.millicores[shape], shapes.instances[shape], shapes.threads[shape]

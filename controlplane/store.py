@@ -10,7 +10,7 @@ from controlplane.resize import Allocation, Version
 from protos import control_pb2
 
 # What may be set of a policy by call.
-_POLICY_KEYS = ("weight", "min_millicores", "max_millicores")
+_POLICY_KEYS = ("weight", "min_millicores", "max_millicores", "reserve")
 
 # A decision is about 300 bytes, and a busy fleet makes one every few seconds: a month of them.
 _MAX_DECISIONS = 500_000
@@ -60,7 +60,8 @@ CREATE TABLE policies (
     service TEXT PRIMARY KEY,
     weight REAL,
     min_millicores INTEGER,
-    max_millicores INTEGER
+    max_millicores INTEGER,
+    reserve REAL
 )
 """
 _PAUSED = "CREATE TABLE paused (only INTEGER PRIMARY KEY CHECK (only = 1), paused INTEGER NOT NULL)"
@@ -178,7 +179,7 @@ class Store:
             self._connection.execute("DELETE FROM policies WHERE service = ?", (service,))
             return
         self._connection.execute(
-            "INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?)",
             (service, *(asked.get(name) for name in _POLICY_KEYS)),
         )
 

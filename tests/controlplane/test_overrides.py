@@ -35,11 +35,13 @@ def test_what_was_set_counts_in_the_next_life_and_the_rest_is_as_configured(tmp_
     with closing(Store(path)) as store:
         first = Life(store)
         assert first.overrides.set_policy("vision", {"weight": 5.0}).max_millicores == 4000
-        first.overrides.set_policy("files", {"max_millicores": 900, "min_millicores": 300})
+        first.overrides.set_policy("files", {"max_millicores": 900, "min_millicores": 300, "reserve": 0.5})
     with closing(Store(path)) as store:
         second = Life(store, {"vision": ServicePolicy(weight=1.0, max_millicores=6000)})
         assert second.fleet.policy("vision") == ServicePolicy(weight=5.0, max_millicores=6000)
-        assert second.fleet.policy("files") == ServicePolicy(min_millicores=300, max_millicores=900)
+        assert second.fleet.policy("files") == ServicePolicy(
+            min_millicores=300, max_millicores=900, reserve=0.5
+        )
         second.overrides.set_policy("vision", {"min_millicores": 700})
     with closing(Store(path)) as store:
         policy = Life(store).fleet.policy("vision")
@@ -102,7 +104,7 @@ def test_what_can_no_longer_be_is_left_out_counted_and_stays(tmp_path):
         Life(store).overrides.set_policy("vision", {"min_millicores": 3000})
         Life(store).overrides.set_policy("files", {"weight": 3.0})
         with closing(sqlite3.connect(path)) as file, file:
-            file.execute("INSERT INTO policies VALUES ('damaged', 'heavy', NULL, NULL)")
+            file.execute("INSERT INTO policies VALUES ('damaged', 'heavy', NULL, NULL, NULL)")
         life = Life(store, {"vision": ServicePolicy(max_millicores=2000)})
         assert life.fleet.policy("vision") == ServicePolicy(max_millicores=2000)
         assert life.fleet.policy("files").weight == 3.0
