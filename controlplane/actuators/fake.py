@@ -1,15 +1,17 @@
 """An owner of quotas in memory, for tests: remembers what was written, fails or waits when told to."""
 
 import asyncio
+from collections.abc import Callable
 
-from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef
+from controlplane.actuators import ActuationError, Pending, Quota, Unreachable, WorkerRef
 
 
 class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
 
-    `failure`, while not empty, is the text of the error that every call raises. More than `most_millicores` is refused.
-    While `slow`, writes are accepted and not in force.
+    `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
+    gone. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force.
+    `hosts` by worker id says who runs where, and `changed` tells whoever watches.
     """
 
     kind = "fake"
@@ -19,8 +21,11 @@ class FakeActuator:
         self.quotas = quotas or {}
         self.writes: list[tuple[str, Quota]] = []
         self.failure = ""
+        self.unreachable = ""
         self.most_millicores: int | None = None
         self.slow = False
+        self.hosts: dict[str, str] = {}
+        self.changed: Callable[[str], None] | None = None
         self._open = asyncio.Event()
         self._open.set()
 
@@ -50,9 +55,19 @@ class FakeActuator:
         self.quotas[worker.worker_id] = quota
         self.writes.append((worker.worker_id, quota))
 
+    async def host(self, worker: WorkerRef) -> str:
+        self._fail()
+        return self.hosts.get(worker.worker_id, "")
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        self.changed = changed
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
         pass
 
     def _fail(self) -> None:
+        if self.unreachable:
+            raise Unreachable(self.unreachable)
         if self.failure:
             raise ActuationError(self.failure)
