@@ -156,7 +156,6 @@ class Session:
             self.content("quota not written")
             self.perform(resize.quota_written(quota.cpu_millicores, quota.memory_bytes, self._clock()))
 
-
     async def _try_again(self) -> None:
         """When its time has come, which is not left to the loop's next round: what grows waits for its directive."""
         resize = self.worker.resize

@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import docker
+from docker.constants import DEFAULT_DOCKER_API_VERSION
+from docker.errors import DockerException
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env, parse_host
 
@@ -74,14 +76,14 @@ class Engine:
     def client(self) -> docker.APIClient:
         """A client that is connected; to connect is to ask for the version of its protocol."""
         with self._lock:
-            if self._client is None:
-                self._client = docker.APIClient(
-                    base_url=self._address.url,
-                    version="auto",
-                    timeout=self._timeout_s,  # type: ignore[arg-type]  # the stub knows no fractions
-                    tls=self._address.tls or False,
-                )
-            return self._client
+            if self._client is not None:
+                return self._client
+        made = self._connect()  # without the lock: what hangs keeps no other call from finding out
+        with self._lock:
+            kept = self._client = self._client or made
+        if kept is not made:
+            made.close()
+        return kept
 
     def disconnect(self) -> None:
         """Let the next call connect anew."""
@@ -89,6 +91,27 @@ class Engine:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def _connect(self) -> docker.APIClient:
+        asking = self._client_of(DEFAULT_DOCKER_API_VERSION)
+        try:
+            version = asking.version(api_version=False).get("ApiVersion")
+        finally:
+            asking.close()
+        if not version:
+            raise DockerException("expected an engine that tells the version of its protocol")
+        return self._client_of(version)
+
+    def _client_of(self, version: str) -> docker.APIClient:
+        client = docker.APIClient(
+            base_url=self._address.url,
+            version=version,
+            timeout=self._timeout_s,  # type: ignore[arg-type]  # the stub knows no fractions
+            tls=self._address.tls or False,
+        )
+        # The environment's authorities (REQUESTS_CA_BUNDLE) would count before those that are configured.
+        client.trust_env = False
+        return client
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection of one's own. Raises OSError."""

@@ -34,10 +34,11 @@ class Plane:
     now: float = 0.0
     decide: Planner = planner.plan
     path: str = ""
+    hosts: list[Host] = field(default_factory=lambda: [Host(4000, 1 << 33)])
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.fleet = Fleet([Host(4000, 1 << 33)], 0.001)
+        self.fleet = Fleet(self.hosts, 0.001)
         self.fleet.policies.update(self.config.services)
         self.registry.register(FleetCollector(self.fleet))
         self.store = Store(self.path)
