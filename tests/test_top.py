@@ -124,8 +124,8 @@ def test_several_hosts_have_a_line_each_and_a_column() -> None:
     printed = lines(top.View("here:1", fleet), 80)
     assert printed[1] == "  near  planned 2.10 of 3.00 cores  full"
     assert printed[2] == "  far  planned 0.50 of 1.00 cores  does not answer: refused"
-    assert row(printed, "vision")[1] == "near"
-    assert row(printed, "files")[1] == "?"
+    assert row(printed, "vision")[2] == "near"
+    assert row(printed, "files")[2] == "?"
 
 
 def test_a_single_host_is_told_of_only_while_it_does_not_answer() -> None:
