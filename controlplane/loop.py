@@ -136,7 +136,14 @@ class ControlLoop:
         )
         worker = self.fleet.attach(hello, resize, governor, now, host)
         session = self._sessions[worker.worker_id] = Session(
-            worker, owner, self.actuator, self._metrics, self._period_s, self._clock, self._progress.set
+            worker,
+            owner,
+            self.actuator,
+            self._metrics,
+            self._period_s,
+            self._clock,
+            self._progress.set,
+            self.reconciliation.is_known,
         )
         log.info(
             "worker attached",

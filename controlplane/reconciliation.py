@@ -58,15 +58,22 @@ class Reconciliation:
         try:
             if worker.host is None:
                 worker.host = self._fleet.hosts[await self._actuator.host(worker_ref(worker.hello))]
-            await session.reconcile()
+            read = await session.reconcile()
         except ActuationError as error:
             if isinstance(error, Unreachable) and worker.host is not None:
                 _note(worker.host, str(error))
             else:
                 session.complain("quota not read", str(error))
         else:
-            _note(worker.host, "")
-            session.content("quota not read")
+            if read:
+                _note(worker.host, "")
+                session.content("quota not read")
+
+    async def is_known(self, session: Session) -> bool:
+        """Find out whether it is the host that does not answer, which is told once for all of its workers."""
+        await self.look(session)
+        host = session.worker.host
+        return host is None or bool(host.unreachable)
 
     async def _remind(self) -> None:
         while True:

@@ -304,15 +304,14 @@ class Resize:
     def quota_seen(self, quota: Quota, now: float) -> list[Action]:
         """The quota was read from its owner: anybody may have changed it. It is the less of two while it changes.
 
-        From now on it counts, and what it should be is written again; also what failed, as the owner answers. Nothing
-        follows from what is read while a write is out.
+        From now on it counts, also where a write has failed, and what it should be is written again. Nothing follows
+        from what is read while a write is out.
         """
         if self._writing is None:
             believed = () if self._least is None else (self._least,)
             wanted = (self._wanted(),) if self._held else ()
             self._least = next((one for one in (*believed, *wanted) if one.reads_as(quota)), quota)
             self._certain = True
-            self._retry_at = min(self._retry_at, now)
         return self._step(now)
 
     def wake_at(self) -> float | None:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -33,7 +33,8 @@ class Session:
     """One stream: performs the actions of its worker's resize until it is closed, and none after that.
 
     `outbox` holds directives on their way to the worker; None ends the stream. `on_progress` is called after
-    everything that may have changed the resize.
+    everything that may have changed the resize. `is_known` says of one whose owner did not answer a write whether that
+    is the owner's trouble, and told as such.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Session:
         period_s: float,
         clock: Callable[[], float],
         on_progress: Callable[[], None],
+        is_known: "Callable[[Session], Awaitable[bool]] | None" = None,
     ) -> None:
         self.worker = worker
         self.outbox: asyncio.Queue[control_pb2.Directive | None] = asyncio.Queue()
@@ -55,6 +57,7 @@ class Session:
         self._period_s = period_s
         self._clock = clock
         self._on_progress = on_progress
+        self._is_known = is_known
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
@@ -84,13 +87,13 @@ class Session:
         own = self.worker.hello.container_id
         return not container or (own != "" and container.startswith(own))
 
-    async def reconcile(self) -> None:
+    async def reconcile(self) -> bool:
         """Read what is in force, and put right what somebody else has changed. Raises ActuationError.
 
-        A change that comes while it reads takes another look; one that comes before is seen by this one.
+        Returns whether it has been read: not if the stream has ended, or if somebody is about to read it anyway.
         """
         if self._about_to_look:
-            return
+            return False
         self._about_to_look = True
         try:
             await self._owner.lock.acquire()
@@ -98,10 +101,11 @@ class Session:
             self._about_to_look = False
         try:
             if self.closed:
-                return
+                return False
             quota = await self._actuator.read(worker_ref(self.worker.hello))
             if quota is not None:
                 self._compare(quota)
+            return True
         finally:
             self._owner.lock.release()
 
@@ -145,10 +149,9 @@ class Session:
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
             self.worker.failure = str(error)
-            # That a host does not answer is told once for all of its workers.
-            if not (isinstance(error, Unreachable) and self.worker.host and self.worker.host.unreachable):
-                self.complain("quota not written", str(error))
             self.perform(resize.quota_failed(self._clock()))
+            if not (isinstance(error, Unreachable) and self._is_known and await self._is_known(self)):
+                self.complain("quota not written", str(error))
             await self._try_again()
         else:
             self._metrics.actuation_seconds.observe(time.perf_counter() - began)

@@ -36,10 +36,9 @@ class _Event(msgspec.Struct, rename="pascal"):
 async def follow(engine: Engine, name: str, label: str, changed: Callable[[str], None]) -> None:
     """Tell `changed` of containers with `label` that were started or updated, by id; "" once a stream has begun.
 
-    What breaks is begun again, with back-off, and logged once for each cause; returns if it is not let through.
+    What breaks is begun again, with back-off, and logged once until it has lasted; returns if it is not let through.
     """
-    loop, failures = asyncio.get_running_loop(), 0
-    complaints: set[str] = set()
+    loop, failures, told = asyncio.get_running_loop(), 0, False
     while True:
         began_at = loop.time()
         try:
@@ -55,11 +54,11 @@ async def follow(engine: Engine, name: str, label: str, changed: Callable[[str],
         except (OSError, EOFError, ValueError) as error:
             cause = str(error)
         if loop.time() - began_at >= _CALM_S:
-            failures = 0
-            complaints.clear()
-        if cause and cause not in complaints:
-            complaints.add(cause)
-            log.warning("events interrupted", host=name, error=cause)
+            failures, told = 0, False
+        if cause and not told:
+            told = True
+            # Whether the engine is gone is for those to tell who need it.
+            log.info("events interrupted", host=name, error=cause)
         await asyncio.sleep(min(BACKOFF_S * 2**failures, MAX_BACKOFF_S))
         failures += 1
 

@@ -10,7 +10,8 @@ class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
 
     `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
-    gone. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force.
+    gone. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force;
+    while `mute`, they are not answered.
     `hosts` by worker id says who runs where, and `changed` tells whoever watches.
     """
 
@@ -24,6 +25,7 @@ class FakeActuator:
         self.unreachable = ""
         self.most_millicores: int | None = None
         self.slow = False
+        self.mute = False
         self.hosts: dict[str, str] = {}
         self.changed: Callable[[str], None] | None = None
         self._open = asyncio.Event()
@@ -48,6 +50,8 @@ class FakeActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         await self._open.wait()
         self._fail()
+        if self.mute:
+            raise Unreachable("no answer")
         if self.most_millicores is not None and (quota.cpu_millicores or 0) > self.most_millicores:
             raise ActuationError(f"at most {self.most_millicores} millicores")
         if self.slow:

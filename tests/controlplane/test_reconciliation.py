@@ -99,7 +99,25 @@ async def test_a_host_that_does_not_answer_is_told_once_and_its_workers_are_plan
         await look(plane, one)
     assert [line["event"] for line in logs] == ["host reachable again"]
     assert plane.metric("sponge_control_host_unreachable", host="") == 0
+    await one.second(25)
     assert plane.actuator.quotas["w"].cpu_millicores > 1100
+
+
+async def test_a_write_that_its_host_does_not_answer_is_told_as_the_hosts_trouble(plane):
+    worker = await calm(plane)
+    plane.actuator.unreachable = "engine unreachable"
+    with capture_logs() as logs:
+        for _ in range(5):
+            await worker.second(25)
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["host unreachable"]
+    assert worker.session.worker.failure == "engine unreachable"
+    plane.actuator.unreachable = ""
+    plane.actuator.mute = True  # reads are answered, writes are not
+    with capture_logs() as logs:
+        for _ in range(5):
+            await worker.second(25)
+    assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["quota not written"]
+    assert plane.metric("sponge_control_host_unreachable", host="") == 0
 
 
 async def test_what_cannot_be_read_of_one_worker_is_its_own_matter(plane):

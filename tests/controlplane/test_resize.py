@@ -184,12 +184,13 @@ def test_nothing_follows_from_what_is_read_while_a_write_is_out():
     assert resize.quota_written(2000, 0, 0.2) == [SendDirective(V1, BIG)]
 
 
-def test_an_owner_that_can_be_read_is_asked_at_once_for_what_failed():
+def test_an_owner_that_can_be_read_may_still_refuse_and_is_not_asked_sooner():
     resize = attached()
     resize.retarget(BIG, V1, 0.0)
     resize.quota_failed(1.0)
     assert not resize.contradicts(Quota(1000))
-    assert resize.quota_seen(Quota(1000), 1.1) == [SetQuota(2000, 0)]
+    assert resize.quota_seen(Quota(1000), 1.1) == []
+    assert resize.poll(1.5) == [SetQuota(2000, 0)]
 
 
 def test_a_write_that_failed_and_was_performed_all_the_same_is_not_repeated():
