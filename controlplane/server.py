@@ -109,7 +109,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         return pb.ExplainResponse(explanations=[await self._explained(worker) for worker in workers])
 
     async def _explained(self, worker: Worker) -> pb.Explanation:
-        last, why = self._loop.round, None
+        last, why = self._loop.round_of(worker), None
         if last is not None and (index := last.index(worker)) is not None:
             # Pricing all candidates takes milliseconds, for which samples and acknowledgements must not wait.
             async with self._explaining:

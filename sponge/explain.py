@@ -19,6 +19,7 @@ _UNPLANNED = {
     "starting": "It starts: it keeps at least its start-up allocation until it is warm, and is planned then.",
     "unheard": "It has attached and has not reported yet: nothing is known to plan with.",
     "unplanned": "No plan has been made since it came.",
+    "homeless": "It is not known on which host it runs: no engine that answers has its container.",
 }
 _HOLDS = {
     "settling": "The plan waits: an earlier change is still under way.",
@@ -77,7 +78,8 @@ def _text(error: grpc.RpcError, address: str) -> str:
 
 def lines(of: pb.Explanation) -> Iterator[str]:
     """An explanation for people, line by line."""
-    name = f"{of.service}, worker {of.worker_id}"
+    where = f" on {of.standing.host}" * (of.standing.host != "")
+    name = f"{of.service}, worker {of.worker_id}{where}"
     if of.state != "planned":
         yield f"{name}: not planned"
         yield _UNPLANNED.get(of.state) or (

@@ -12,6 +12,7 @@ from controlplane.actuators.fake import FakeActuator
 from controlplane.config import Config, ServicePolicy
 from controlplane.resize import Quota
 from controlplane.server import AdminServer
+from controlplane.state import Host
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 from sponge import explain
@@ -84,6 +85,26 @@ async def test_numbers_and_words_of_a_busy_worker(plane, capsys):
         assert f"Why not less: {smaller.allocation.cpu_millicores / 1000:.2f} cores would miss" in printed
         assert f"at a load of {smaller.utilisation:.0%}" in printed
         assert f"Why not more: {larger.allocation.cpu_millicores / 1000:.2f} cores would save" in printed
+
+
+async def test_the_host_is_named_where_there_are_several(capsys):
+    actuator = FakeActuator({"w": Quota(1100), "v": Quota(1100)})
+    actuator.hosts = {"w": "near", "v": "elsewhere"}
+    plane = Plane(actuator, hosts=[Host(2000, 0, "near"), Host(8000, 0, "far")])
+    worker = await FakeWorker.attach(plane)
+    actuator.unreachable = "engine unreachable"
+    lost = await FakeWorker.attach(plane, worker_id="v")
+    async with answering(plane) as address:
+        for each in (worker, lost):
+            await each.second(2)
+            plane.now -= 1.0
+        capsys.readouterr()
+        assert await asked(address, "vision") == 0
+    printed = capsys.readouterr().out
+    assert "vision, worker w on near: " in printed
+    assert "vision, worker v: not planned" in printed
+    assert "It is not known on which host it runs" in printed
+    assert "host       2.00 cores" in printed
 
 
 async def test_json_is_all_that_the_control_plane_says(plane, capsys):
