@@ -20,7 +20,7 @@ class Life:
 
     def __init__(self, store: Store, configured: dict[str, ServicePolicy] = CONFIGURED, paused: bool = False):
         self.registry = CollectorRegistry()
-        self.fleet = Fleet(8000, 0, 0.001)
+        self.fleet = Fleet([], 0.001)
         self.fleet.policies.update(configured)
         self.fleet.paused = paused
         self.overrides = Overrides(configured, self.fleet, store, Metrics(self.registry))
