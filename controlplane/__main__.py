@@ -103,6 +103,7 @@ async def serve(
         # What could touch an allocation is made only now, and the store read: until now another wrote it.
         with closing(Store(config.store.path)) as store:
             control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide, priors)
+            control.overrides.recall()
             registry.register(FleetCollector(control.fleet))
             control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
             control_pb2_grpc.add_AdminServicer_to_server(

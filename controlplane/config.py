@@ -56,6 +56,10 @@ class Planner(Section, frozen=True, kw_only=True):
     switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
     # Share of a quota, or of the slots, that the demand may use: what is believed of its rate and a deviation more.
     max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    # What runs on so much of its CPU while something waits may be asked for more than it serves. How much more nobody
+    # can know, of clients that wait for answers least of all: a tenth more is planned for, again and again.
+    saturated: Annotated[float, Meta(gt=0, le=1)] = 0.95
+    unserved: Annotated[float, Meta(ge=1)] = 1.1
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
     # CPU of gRPC and Python for one request, until measured.
@@ -71,6 +75,8 @@ class Governor(Section, frozen=True, kw_only=True):
     paused: bool = False  # observe and plan only, until resumed
     shrink_hold_s: Annotated[float, Meta(ge=0)] = 1.0
     dead_band_millicores: NonNegative = 100
+    # How long after a plan distress may ask for the next; on a full host five times that.
+    rest_s: Seconds = 0.05
     ack_timeout_s: Seconds = 2.0
     stale_s: Seconds = 3.0  # a worker silent for this long keeps what it has
 

@@ -16,6 +16,7 @@ from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
+from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.prior import Priors
 from controlplane.reconciliation import Reconciliation
@@ -48,6 +49,7 @@ class ControlLoop:
         self.fleet = fleet
         self.store = store
         self.actuator = actuator
+        self.overrides = Overrides(config.services, fleet, store, metrics)
         self.decided = asyncio.Condition()
         self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
         self._config = config
@@ -76,7 +78,8 @@ class ControlLoop:
 
     async def _go_round(self) -> None:
         while True:
-            rest_s = governor.rest_s(any(host.full for host in self.fleet.hosts.values()))
+            host_full = any(host.full for host in self.fleet.hosts.values())
+            rest_s = governor.rest_s(host_full, self._config.governor.rest_s)
             await asyncio.sleep(rest_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._config.planner.interval_s - rest_s)):

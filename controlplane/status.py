@@ -182,7 +182,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         waiting_rows=sum(each.rows for each in queue),
         first_due_ms=1000 * min((each.remaining_s for each in queue), default=0.0),
         running=len(service.running),
-        saturated=service.saturated,
+        saturated=service.saturated(last.settings.saturated),
         weight=service.weight,
         reserve=service.reserve,
         min_millicores=limits.min_millicores,
@@ -221,7 +221,10 @@ def _neighbour(of: explanation.Neighbour) -> pb.Neighbour:
         utilisation=of.utilisation,
         service_time=_service_time(of.service_time),
         misses=_misses(of.misses),
-        cost_millicores=of.cost,
+        cost_millicores=of.cost.total,
+        parts=pb.CostParts(
+            cpu=of.cost.cpu, batch=of.cost.batch, change=of.cost.change, misses=of.cost.misses
+        ),
     )
 
 

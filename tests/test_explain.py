@@ -323,6 +323,32 @@ def test_every_part_of_what_less_would_miss_has_its_words(part, words):
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("change", "cost", "words"),
+    [
+        (0, 131, "in all it costs 131 millicores more (CPU -200, misses +330, batch limit +1)."),
+        (
+            20,
+            12,
+            "in all it costs 12 millicores more (CPU -100, misses +92, change of shape +20): "
+            "it is not worth the change of shape, which counts for 20.",
+        ),
+        (20, 72, "in all it costs 72 millicores more (CPU -600, misses +652, change of shape +20)."),
+    ],
+)
+def test_costs_are_told_by_their_parts_and_a_change_where_it_decides(change, cost, words):
+    cpu, batch = {131: (-200, 1), 12: (-100, 0), 72: (-600, 0)}[cost]
+    parts = pb.CostParts(cpu=cpu, batch=batch, change=change, misses=cost - cpu - batch - change)
+    smaller = pb.Neighbour(misses=pb.Misses(budget=0.07), cost_millicores=cost, parts=parts)
+    choice = pb.Choice(smaller=smaller, misses=pb.Misses())
+    [line] = [
+        line
+        for line in explain.lines(pb.Explanation(state="planned", choice=choice))
+        if line.startswith("Why not less")
+    ]
+    assert line.endswith(words)
+
+
 def test_service_times_say_what_they_rest_on():
     def basis(**time: float) -> str:
         known = time.pop("known", 1.0) > 0

@@ -88,7 +88,7 @@ class Plane:
             self._describe(seat, sample)
             self.fleet.record(seat.worker, sample, now)
             if sample.distress:
-                rested_at = self._decided_at + rest_s(self.host.full)
+                rested_at = self._decided_at + rest_s(self.host.full, self._config.governor.rest_s)
                 self._tick_at = min(self._tick_at, max(now, rested_at))
         acknowledged = version_of(version(seat.virtual.batcher.acknowledged))
         self._perform(seat, seat.worker.resize.acknowledged(acknowledged, now), now)
