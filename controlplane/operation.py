@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
+from controlplane.curve import Floats, Integers
 from controlplane.demand import DemandEstimate
-from controlplane.latency import Floats, Integers, LatencyModel, stretched_mean, stretched_upper
+from controlplane.latency import LatencyModel
+from controlplane.stretch import stretched_mean, stretched_upper
 from core import edf
 
 STEP_MILLICORES = 100

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from controlplane import config
+from controlplane.curve import Floats, Integers
 from controlplane.knapsack import COST_SCALE, Choice, SolverStatus, solve
-from controlplane.latency import Floats, Integers
 from controlplane.operation import (
     TIGHT_FACTOR,
     Configuration,

@@ -9,8 +9,9 @@ from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
 from controlplane.governor import Governor
-from controlplane.latency import UPPER, LatencyModel, work_of
+from controlplane.latency import UPPER, LatencyModel
 from controlplane.resize import NONE, Allocation, Resize, Version, next_term
+from controlplane.stretch import work_of
 from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.

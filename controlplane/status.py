@@ -7,11 +7,11 @@ import numpy as np
 from controlplane import explanation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
-from controlplane.latency import stretched_mean, stretched_upper
 from controlplane.operation import Waiting
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
 from controlplane.state import Fleet, Worker, allocation_message
+from controlplane.stretch import stretched_mean, stretched_upper
 from protos import control_pb2 as pb
 
 # What is not known of a worker's memory in use must not be planned away.

@@ -12,9 +12,9 @@ import numpy as np
 
 from controlplane.config import Governor, Planner
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import stretched_upper
 from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, ServiceState
+from controlplane.stretch import stretched_upper
 
 TARGET = 0.8
 # The authors' code keeps the rest of the SLO back.

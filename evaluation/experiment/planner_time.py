@@ -10,9 +10,10 @@ from functools import partial
 import numpy as np
 
 from controlplane import config, knapsack, planner
+from controlplane.curve import Curve
 from controlplane.demand import DemandEstimate
 from controlplane.knapsack import Choice
-from controlplane.latency import Curve, LatencyModel
+from controlplane.latency import LatencyModel
 from controlplane.operation import (
     HEAD_ROOM_MILLICORES,
     STEP_MILLICORES,

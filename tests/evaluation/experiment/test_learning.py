@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controlplane.curve import Curve
 from controlplane.demand import Ahead
-from controlplane.latency import Curve
 from controlplane.profiled import Times
 from core.config import load
 from evaluation.experiment import ahead, kinds, learning, left_out
