@@ -111,7 +111,7 @@ class _Field:
         rows, threads = np.log2(at_rows), np.log2(at_threads)
         # So that a cell that is alone is believed as far as it is trusted.
         noise: Floats = 1 / trust - 1 + OWN
-        inverse = np.linalg.inv(_alike(rows, rows) * _alike(threads, threads) + np.diag(noise))
+        inverse: Floats = np.linalg.inv(_alike(rows, rows) * _alike(threads, threads) + np.diag(noise))
         return cls(rows, threads, noise, inverse, deviations @ inverse, trust)
 
     def over(self, curves: Sequence[Curve], rows: int, threads: int) -> tuple[Floats, Floats]:
