@@ -54,11 +54,15 @@ class LatencyModel:
     is drawn towards what the others say of it, and for the rest the curve and the cells around speak (`surface`).
     There the upper estimate is raised by what they are wrong by. The result rises with rows and falls with threads.
     `quantile` is that of the upper estimate, `cells` are executions that are known already, by (rows, threads). Age
-    counts from the newest execution: while nothing is executed, nothing is forgotten.
+    counts from the newest execution: while nothing is executed, nothing is forgotten. A `hopeful` one believes of
+    what was never run what would be best.
     """
 
-    def __init__(self, quantile: float = UPPER, cells: Mapping[tuple[int, int], Cell] = {}) -> None:
+    def __init__(
+        self, quantile: float = UPPER, cells: Mapping[tuple[int, int], Cell] = {}, *, hopeful: bool = False
+    ) -> None:
         self.quantile = quantile
+        self.hopeful = hopeful
         self._cells = dict(cells)
         self._now = max((max(cell.at) for cell in self._cells.values()), default=-math.inf)
         self._fitted: _Fitted | None = None
@@ -67,10 +71,12 @@ class LatencyModel:
         samples = sum(len(cell.at) for cell in self._cells.values())
         return f"<LatencyModel cells={len(self._cells)} samples={samples}>"
 
-    def snapshot(self) -> "LatencyModel":
+    def snapshot(self, *, hopeful: bool = False) -> "LatencyModel":
         """Give a copy that later samples do not change, for use in another thread."""
-        copy = LatencyModel(self.quantile, {key: cell.copy() for key, cell in self._cells.items()})
-        copy._fitted = self._fitted
+        cells = {key: cell.copy() for key, cell in self._cells.items()}
+        copy = LatencyModel(self.quantile, cells, hopeful=hopeful)
+        if hopeful == self.hopeful:
+            copy._fitted = self._fitted
         return copy
 
     def record(self, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
@@ -98,6 +104,17 @@ class LatencyModel:
         """How far executions of just these speak for themselves, 0 to 1; the curve says the rest."""
         cell = self._cells.get((rows, threads))
         return 0.0 if cell is None else min(1.0, float(cell.weights(self._now).sum()) / ENOUGH)
+
+    def executed(self, rows: int, threads: int) -> int:
+        """How many executions of just these are remembered."""
+        cell = self._cells.get((rows, threads))
+        return 0 if cell is None else len(cell.at)
+
+    def scale(self, factor: float) -> None:
+        """Believe that all took so many times what they did: the machine has become another."""
+        for cell in self._cells.values():
+            cell.scale(factor)
+        self._fitted = None
 
     @property
     def kappa(self) -> float:
@@ -165,7 +182,9 @@ class LatencyModel:
         if not keys:
             keys, weights, means = [(1, 1)], [1e-3], [UNKNOWN_WORK_S]
             uppers, lows = [UPPER_SPREAD * UNKNOWN_WORK_S], [LOW_SPREAD * UNKNOWN_WORK_S]
-        return _Fitted(kappa, surfaces(keys, means, uppers, lows, weights, rows, threads, self.quantile))
+        size, hopeful = (rows, threads), self.hopeful
+        work = surfaces(keys, means, uppers, lows, weights, *size, self.quantile, hopeful=hopeful)
+        return _Fitted(kappa, work)
 
     def _contention(self) -> float:
         """κ by weighted least squares of (work/alone − 1) on (busy − 1), with a prior.

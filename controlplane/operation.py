@@ -69,6 +69,8 @@ class ServiceState:
     name: str
     latency: LatencyModel  # a snapshot, where samples arrive while another thread plans
     demand: DemandEstimate
+    slower: float = 1.0  # what work takes of late, over what is believed in the mean
+    wider: float = 1.0  # and over the upper estimate
     limits: Limits = Limits()
     queue: Sequence[Waiting] = ()  # in deadline order
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
@@ -217,6 +219,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
     millicores, instances, threads = _columns(service.limits, host_millicores)
     means, uppers = model.grid(service.limits.max_threads, longest)
+    means, uppers = means * service.slower, uppers * service.wider
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
     contention = 1 + model.kappa * (instances - 1)
     runnable = instances * threads

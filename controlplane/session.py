@@ -85,6 +85,15 @@ class Session:
             self._complaints.add(cause)
             log.warning(event, worker=self.worker.worker_id, service=self.worker.service, error=text)
 
+    def tell_drift(self) -> None:
+        """Log that the worker has become slower or faster than its model says, or no longer is."""
+        worker, drift = self.worker, self.worker.drift
+        names = {"worker": worker.worker_id, "service": worker.service}
+        if drift.began_at is None:
+            log.info("drift ended", **names)
+        else:
+            log.info("drift began", **names, ratio=round(drift.slower, 2), margin=round(drift.wider, 2))
+
     async def _write(self, quota: Quota) -> None:
         resize = self.worker.resize
         try:

@@ -40,6 +40,8 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             if w.remaining_ms > 0
         ],
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
+        slower=worker.drift.slower,
+        wider=worker.drift.wider,
         current=configuration_of(worker.allocation),
         weight=policy.weight,
         request_overhead_s=worker.request_overhead_s,
@@ -96,8 +98,9 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
     table = worker.latency.table(allocation.threads, allocation.max_batch)
     runnable, millicores = allocation.instances * allocation.threads, allocation.cpu_millicores
     crowd = 1 + worker.latency.kappa * (allocation.instances - 1)
-    mean_s = stretched_mean(np.array(table.mean) * crowd, runnable, millicores)
-    upper_s = stretched_upper(np.array(table.upper) * crowd, runnable, millicores, period_s)
+    drift = worker.drift
+    mean_s = stretched_mean(np.array(table.mean) * crowd * drift.slower, runnable, millicores)
+    upper_s = stretched_upper(np.array(table.upper) * crowd * drift.wider, runnable, millicores, period_s)
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
         allocation=allocation_message(allocation),
@@ -105,7 +108,7 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
             pb.Prediction(
                 rows=rows,
                 mean_ms=1000 * float(mean_s[rows]),
-                low_ms=1000 * table.low[rows],
+                low_ms=1000 * table.low[rows] * drift.slower,
                 high_ms=1000 * float(upper_s[rows]),
             )
             for rows in range(1, allocation.max_batch + 1)

@@ -28,15 +28,19 @@ def stretched_upper(
     return work_s + periods * stands_s
 
 
+def throttled(threads: int, busy: float, millicores: int) -> bool:
+    """Whether a quota of `millicores` (0: none) is less than an execution and those beside it could use."""
+    return 0 < millicores < 1000 * threads * max(1.0, busy)
+
+
 def work_of(wall_s: float, cpu_s: float, threads: int, busy: float, millicores: int) -> float:
     """Work of an execution that took `wall_s` under a quota of `millicores` (0: none).
 
     Where the quota could not have throttled it that is the wall time. Where it could, one thread's own CPU
     time (`cpu_s`) is the work; of several threads only the mean stretch can be taken out.
     """
-    runnable = threads * max(1.0, busy)
-    if millicores <= 0 or millicores >= 1000 * runnable:
+    if not throttled(threads, busy, millicores):
         return wall_s
     if threads == 1 and cpu_s > 0:
         return min(cpu_s, wall_s)
-    return wall_s * millicores / (1000 * runnable)
+    return wall_s * millicores / (1000 * threads * max(1.0, busy))

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from controlplane.curve import Curve, Floats, Integers, fit_curve
+from controlplane.curve import HOPED_SHARE, PARALLEL_SHARE, Curve, Floats, Integers, fit_curve
 
 # A deviation is half forgotten after 1.4 doublings of rows or of threads. From 1 to 4 the error of cells left out, and
 # the share of those that take longer than the upper estimate, are nearly the same.
@@ -49,18 +49,21 @@ def surfaces(
     rows: int,
     threads: int,
     quantile: float,
+    *,
+    hopeful: bool = False,
 ) -> Surfaces:
     """Give those up to `rows` × `threads`, or as far as there are cells.
 
     `keys` are the (rows, threads) of the cells, `trusts` how far each speaks for itself, above 0 to 1; its neighbours
     say the rest. Where no cell speaks the upper estimate is raised so that a share of `quantile` of cells left out lie
-    below it.
+    below it; not so where one is `hopeful`, and threads divide as much of the work as they may.
     """
     # All cells, so that what is asked for changes nothing of what is doubted.
     rows, threads = max(rows, *(r for r, _ in keys)), max(threads, *(n for _, n in keys))
     values = np.array([means, uppers, lows])
     trust = np.array(trusts)
-    curves = [fit_curve(keys, column.tolist(), trusts) for column in values]
+    parallel_share = HOPED_SHARE if hopeful else PARALLEL_SHARE
+    curves = [fit_curve(keys, column.tolist(), trusts, parallel_share) for column in values]
     at_rows, at_threads = np.array(keys).T
     fitted = np.stack([curve.work(at_rows.astype(float), at_threads.astype(float)) for curve in curves])
     deviations: Floats = np.log(values / fitted)
@@ -79,7 +82,7 @@ def surfaces(
     mean, upper, low = np.minimum.accumulate(grids, axis=1)
     trusted = np.zeros_like(mean)
     trusted[own] = trust
-    doubt = field.doubt(quantile) * np.sqrt(apart) * (1 - trusted)
+    doubt = (0.0 if hopeful else field.doubt(quantile)) * np.sqrt(apart) * (1 - trusted)
     errors = np.abs(fitted[0] / values[0] - 1)
     return Surfaces(
         mean=mean,

@@ -124,6 +124,6 @@ def _scenario(case: Case, seed: int) -> Scenario:
 
 
 def _on_time(of: Series, seconds: slice) -> float:
-    """Share of what was due in these seconds and had time enough."""
-    on_time = int(of.on_time[Class.REST, seconds].sum())
-    return on_time / max(1, on_time + int(of.avoidable_missed[seconds].sum()))
+    """Share of what was due in these seconds and not dead on arrival."""
+    on_time = int(of.on_time[Class.TIGHT :, seconds].sum())
+    return on_time / max(1, on_time + int(of.missed[seconds].sum()))
