@@ -69,8 +69,6 @@ class ServiceState:
     name: str
     latency: LatencyModel  # a snapshot, where samples arrive while another thread plans
     demand: DemandEstimate
-    slower: float = 1.0  # what work takes of late, over what is believed in the mean
-    wider: float = 1.0  # and over the upper estimate
     limits: Limits = Limits()
     queue: Sequence[Waiting] = ()  # in deadline order
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
@@ -82,6 +80,8 @@ class ServiceState:
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
+    slower: float = 1.0  # what work takes of late, over what the model believes in the mean
+    wider: float = 1.0  # and over its upper estimate
 
     @property
     def saturated(self) -> bool:

@@ -141,9 +141,9 @@ class _Field:
         scores = left_out / np.sqrt(1 + self.noise - nearest**2)
         scores = np.sort(scores[self.trust >= SURE])
         cells, squared = len(scores), float(scores @ scores)
-        if cells > COEFFICIENTS and squared <= NEGLIGIBLE**2 * cells:
-            return 0.0
-        spread = math.sqrt((squared + PRIOR_CELLS * PRIOR_ERROR**2) / (cells + PRIOR_CELLS))
+        right = cells > COEFFICIENTS and squared <= NEGLIGIBLE**2 * cells
+        prior = 0.0 if right else PRIOR_CELLS
+        spread = math.sqrt((squared + prior * PRIOR_ERROR**2) / max(cells + prior, 1.0))
         normal = spread * NormalDist().inv_cdf(quantile)
         place = math.ceil(quantile * (cells + 1) - 1e-9)
         return max(normal, float(scores[place - 1])) if place <= cells else normal

@@ -19,7 +19,7 @@ def service(
     for rows, threads, work_s in known:
         for _ in range(16):
             model.record(rows, threads, work_s, 1.0, 0.0)
-    demand = DemandEstimate(rate=rate, rate_error=0.3, rows_per_request=1.0, budgets=((budget_s, 1.0),))
+    demand = DemandEstimate(rate, 0.3, 1.0, ((budget_s, 1.0),), dispersion=1.0)
     return ServiceState(name, model, demand, Limits(max_instances=8, max_threads=16, max_batch=2))
 
 
