@@ -5,27 +5,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from controlplane.operation import Configuration, ServiceState
-from controlplane.planner import Plan
+from controlplane.planner import Bound, Plan
 from controlplane.surface import SURE
 
 EVERY_S = 10.0  # at most one try of a service in so long
 # So long it is planned for: another number of threads is another session, and then some executions are to be seen.
 LASTS_S = 3.0
-SLACK = 0.05  # up to this share of requests may be expected to miss: then there is something to try with
 
 
 class Exploration:
     """Of one host: one service in turn is planned for in hope.
 
     What was never run is planned for cautiously, and so may never be run: of deadlines that no configuration seems to
-    meet the planner cares for none. In hope threads divide as much of the work as they may, and nothing is doubted.
-    Executions of a thread count end the hope of it, and with it tries.
+    meet the planner cares for none, or for little. In hope threads divide as much of the work as they may, and nothing
+    is doubted. Executions of a thread count end the hope of it, and with it tries.
     """
 
     def __init__(self) -> None:
         self._tried_at: dict[str, float] = {}
         self._turn = ""
-        self._slack: set[str] = set()  # services that the newest plan had some for
+        self._slack: set[str] = (
+            set()
+        )  # services that may try, by the newest plan: CPU is left, and no queue in danger
 
     def hoped(self, services: Sequence[ServiceState], now: float) -> list[ServiceState]:
         """Give what is to be planned for: all as they are but one at most, in hope."""
@@ -43,9 +44,7 @@ class Exploration:
         self._slack = {
             service.name
             for service, given in pairs
-            if not plan.host_full
-            and service.latency.known
-            and given.reasons.expected_misses <= SLACK * service.demand.rate
+            if not plan.host_full and service.latency.known and given.reasons.bound is not Bound.QUEUE
         }
         for service, given in pairs:
             threads = given.configuration.threads

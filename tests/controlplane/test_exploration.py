@@ -1,14 +1,17 @@
 """Deliberate tries: whose turn it is, and what ends them."""
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane import config, planner
 from controlplane.demand import DemandEstimate
 from controlplane.exploration import EVERY_S, LASTS_S, Exploration
 from controlplane.latency import LatencyModel
-from controlplane.operation import Limits, ServiceState
+from controlplane.operation import Limits, ServiceState, Waiting
 
 SETTINGS = config.Planner()
+QUEUE = [Waiting(0.3 + 0.01 * place) for place in range(6)]
 
 
 def service(
@@ -72,7 +75,7 @@ def test_services_take_turns():
     [
         (service(known=()), 64_000),  # nothing known at all: the first plan errs on the large side
         (service(rate=200.0, budget_s=1.0), 4_000),  # the host is full
-        (service(rate=200.0, budget_s=0.3), 64_000),  # misses too much as it is
+        (replace(service(budget_s=1.0), queue=QUEUE), 64_000),  # what waits needs all there is
     ],
 )
 def test_without_slack_nothing_is_tried(one, host):
