@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from controlplane import config
+from controlplane.config import Config
 from controlplane.curve import Curve
 from controlplane.state import Fleet
 from dataplane.servicetime import ServiceTime
@@ -48,12 +50,22 @@ class Start:
     cells: int  # numbers of rows and threads known when the first USABLE_S were over
 
 
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """A case without a profile, the same without tries, and with the whole profile."""
+
+    case: Case
+    cold: Start
+    untried: Start
+    profiled: Start
+
+
 def of_curve(curve: Curve, batches: Sequence[int], cores: Sequence[int]) -> list[Point]:
     """Give the grid that the curve makes, as if measured."""
     return [Point(b, c, 1000 * curve.work(float(b), float(c))) for b in batches for c in cores]
 
 
-def start(case: Case, seed: int, *, profiled: bool) -> Start:
+def start(case: Case, seed: int, *, profiled: bool, explore: bool = True) -> Start:
     """Run it for twice USABLE_S, from one core and one row at a time."""
     scenario = _scenario(case, seed)
     if not profiled:
@@ -61,7 +73,7 @@ def start(case: Case, seed: int, *, profiled: bool) -> Start:
         scenario = replace(scenario, services=(service,))
     service = scenario.services[0]
     tally = Tally(service)
-    policy = _FromOneCore()
+    policy = _FromOneCore(explore)
     plane = Plane(scenario, policy, [tally])
     seat = plane.seats[0]
     if not profiled:
@@ -89,8 +101,8 @@ class _FromOneCore:
 
     listens = True
 
-    def __init__(self) -> None:
-        self._ours = Sponge()
+    def __init__(self, explore: bool) -> None:
+        self._ours = Sponge(Config(planner=config.Planner(explore=explore)))
         self.cells = 0
 
     def interval_s(self, scenario: Scenario) -> float | None:

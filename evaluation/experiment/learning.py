@@ -13,7 +13,7 @@ from controlplane.demand import QUANTILE
 from controlplane.profiled import Times
 from core.config import ConfigError, Section, load
 from evaluation.experiment import ahead, cold, learning_tables, left_out, slowed
-from evaluation.experiment.cold import Case, Start
+from evaluation.experiment.cold import Case, Starts
 from evaluation.experiment.finding import Finding, Goal, machine
 from evaluation.experiment.kinds import Options
 from evaluation.experiment.learning_tables import Coverages, Predictions, Reading
@@ -72,7 +72,14 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
     starts = []
     for case in _cases(options.traces / settings.profiles[0]):
         options.progress(f"{toml.stem}: cold start, {case.name}")
-        starts.append((case, *(cold.start(case, settings.seed, profiled=told) for told in (False, True))))
+        starts.append(
+            Starts(
+                case,
+                cold=cold.start(case, settings.seed, profiled=False),
+                untried=cold.start(case, settings.seed, profiled=False, explore=False),
+                profiled=cold.start(case, settings.seed, profiled=True),
+            )
+        )
     options.progress(f"{toml.stem}: drift")
     steps = [slowed.follow(factor, rate, settings.seed) for factor in _FACTORS for rate in _RATES]
     return Finding(
@@ -123,10 +130,10 @@ def latency_goals(predictions: Predictions) -> list[Goal]:
     ]
 
 
-def start_goal(found: Sequence[tuple[Case, Start, Start]]) -> Goal:
+def start_goal(found: Sequence[Starts]) -> Goal:
     """Judge what a cold start has come to after its first 30 s, by the worst of all."""
-    cores = max(abs(start.later_cores / told.later_cores - 1) for _, start, told in found)
-    on_time = max(told.later_on_time - start.later_on_time for _, start, told in found)
+    cores = max(abs(one.cold.later_cores / one.profiled.later_cores - 1) for one in found)
+    on_time = max(one.profiled.later_on_time - one.cold.later_on_time for one in found)
     return Goal(
         goal=f"without a profile: after {cold.USABLE_S:g} s of traffic within {100 * CORES_GOAL:g} % of the cores "
         f"that there are with one, and at most {100 * ON_TIME_GOAL:g} % of the requests fewer in time",

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from evaluation.experiment.ahead import Coverage
-from evaluation.experiment.cold import Case, Start
+from evaluation.experiment.cold import Starts
 from evaluation.experiment.finding import Table
 from evaluation.experiment.left_out import Prediction
 from evaluation.experiment.slowed import Slowed
@@ -104,8 +104,8 @@ def arrivals(coverages: Coverages) -> Table:
     )
 
 
-def starts(found: Sequence[tuple[Case, Start, Start]]) -> Table:
-    """One row for each case: without a profile, and with it."""
+def starts(found: Sequence[Starts]) -> Table:
+    """One row for each case: without a profile, without tries, and with a profile."""
     return Table(
         title="Cold start",
         columns=(
@@ -119,25 +119,27 @@ def starts(found: Sequence[tuple[Case, Start, Start]]) -> Table:
             "cores, next 30 s",
             "profiled next",
             "next on time %",
+            "without tries",
             "profiled next on time %",
             "sizes known",
         ),
         rows=[
             (
-                case.name,
-                case.rate,
-                round(1000 * case.slo_s),
-                round(cold.early_cores, 2),
-                round(told.early_cores, 2),
-                100 * cold.early_on_time,
-                100 * told.early_on_time,
-                round(cold.later_cores, 2),
-                round(told.later_cores, 2),
-                100 * cold.later_on_time,
-                100 * told.later_on_time,
-                cold.cells,
+                one.case.name,
+                one.case.rate,
+                round(1000 * one.case.slo_s),
+                round(one.cold.early_cores, 2),
+                round(one.profiled.early_cores, 2),
+                100 * one.cold.early_on_time,
+                100 * one.profiled.early_on_time,
+                round(one.cold.later_cores, 2),
+                round(one.profiled.later_cores, 2),
+                100 * one.cold.later_on_time,
+                100 * one.untried.later_on_time,
+                100 * one.profiled.later_on_time,
+                one.cold.cells,
             )
-            for case, cold, told in found
+            for one in found
         ],
         note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
         "core; Poisson arrivals. Beside it the same with the whole profile known. Sizes known: numbers of rows and "

@@ -230,7 +230,10 @@ def test_the_goal_of_a_cold_start_is_about_cores_and_deadlines(
     case = cold.Case("m", (), 1.0, 1.0, 1)
     told = cold.Start(4.0, 1.0, 4.0, 1.0, 20)
     start = cold.Start(9.0, 0.5, cores, on_time, 5)
-    assert learning.start_goal([(case, told, told), (case, start, told)]).met is met
+    assert (
+        learning.start_goal([cold.Starts(case, told, told, told), cold.Starts(case, start, told, told)]).met
+        is met
+    )
 
 
 @pytest.mark.parametrize(("widened_s", "met"), [(1.0, True), (3.0, False), (None, False)])
