@@ -5,7 +5,8 @@ from collections import deque
 
 import numpy as np
 
-MATURE = 32  # executions of a size that have to be known before one of it is compared
+# Recent executions of a size that have to be known before one of it is compared: so many outweigh what a profile told.
+MATURE = 64
 # Page's test (Biometrika 41, 1954), on the logarithm of what an execution took over what was expected, in standard
 # deviations. So many to the slower and to the faster side count as no change, as most executions take less than the
 # mean; and one execution counts as three at most, as it may be an outlier.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.cell import Cell
+from controlplane.cell import HALF_LIFE_S, Cell
 from controlplane.curve import Floats
 from controlplane.surface import Surfaces, surfaces
 
@@ -106,9 +106,9 @@ class LatencyModel:
         return 0.0 if cell is None else min(1.0, float(cell.weights(self._now).sum()) / ENOUGH)
 
     def executed(self, rows: int, threads: int) -> int:
-        """How many executions of just these are remembered."""
+        """How many executions of just these were in the last half of a half-life."""
         cell = self._cells.get((rows, threads))
-        return 0 if cell is None else len(cell.at)
+        return 0 if cell is None else sum(at > self._now - HALF_LIFE_S / 2 for at in cell.at)
 
     def scale(self, factor: float) -> None:
         """Believe that all took so many times what they did: the machine has become another."""

@@ -240,7 +240,7 @@ def test_a_deviation_is_shared_by_neighbours_and_forgotten_with_distance():
 def test_a_curve_that_is_right_over_more_cells_than_it_has_coefficients_raises_nothing():
     true = Curve(gamma=0.080, delta=0.010, epsilon=0.020, eta=0.005)
     model = fed({(b, t): true.work(b, t) for b in (1, 4) for t in (1, 2, 4)})
-    assert model.upper(8, 8) == pytest.approx(model.mean(8, 8))
+    assert model.upper(8, 8) == pytest.approx(model.mean(8, 8), rel=1e-3)
 
 
 def test_few_cells_say_little_of_others_however_well_the_curve_fits():
