@@ -8,7 +8,7 @@ from controlplane.operation import Configuration, ServiceState
 from controlplane.planner import Bound, Plan
 from controlplane.surface import SURE
 
-EVERY_S = 10.0  # at most one try of a service in so long
+EVERY_S = 10.0  # once in so long a service is looked at, and tries if there is something to try
 # So long it is planned for: another number of threads is another session, and then some executions are to be seen.
 LASTS_S = 3.0
 
@@ -22,8 +22,9 @@ class Exploration:
     """
 
     def __init__(self) -> None:
-        self._tried_at: dict[str, float] = {}
+        self._looked_at: dict[str, float] = {}
         self._turn = ""
+        self._trying = False  # whether whose turn it was has something to try
         self._slack: set[str] = (
             set()
         )  # services that may try, by the newest plan: CPU is left, and no queue in danger
@@ -47,22 +48,23 @@ class Exploration:
             if not plan.host_full and service.latency.known and given.reasons.bound is not Bound.QUEUE
         }
         for service, given in pairs:
-            threads = given.configuration.threads
-            if service.latency.hopeful and self._rested(service.name, now) and not _known(service, threads):
-                self._tried_at[service.name] = now
-                return service.name, given.configuration
+            if service.latency.hopeful and self._rested(service.name, now):
+                self._looked_at[service.name] = now
+                self._trying = not _known(service, given.configuration.threads)
+                return (service.name, given.configuration) if self._trying else None
         return None
 
     def _index(self, names: Sequence[str], now: float) -> int | None:
-        if self._turn in names and now - self._tried_at.get(self._turn, -math.inf) < LASTS_S:
+        if self._trying and self._turn in names and now - self._looked_at[self._turn] < LASTS_S:
             return names.index(self._turn)
+        self._trying = False
         due = sorted(name for name in self._slack.intersection(names) if self._rested(name, now))
         # In turn, so that one without anything to try keeps nobody else from it.
         self._turn = next((name for name in due if name > self._turn), due[0] if due else "")
         return names.index(self._turn) if due else None
 
     def _rested(self, name: str, now: float) -> bool:
-        return now - self._tried_at.get(name, -math.inf) >= EVERY_S
+        return now - self._looked_at.get(name, -math.inf) >= EVERY_S
 
 
 def _known(service: ServiceState, threads: int) -> bool:

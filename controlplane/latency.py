@@ -20,6 +20,7 @@ FORGOTTEN = 1e-3  # samples, by weight, with which it says nothing: of one that 
 UPPER, LOW = 0.95, 0.05
 # Spread of a cell that has too few samples to show its own, as multiples of its mean.
 UPPER_SPREAD, LOW_SPREAD = 1.3, 0.75
+HOPED_SPREAD = 1.1  # the same of the upper estimate, in hope
 # Up to this share of a cell's samples, or two, may be outliers; they count as at most so much of the rest.
 OUTLIER_SHARE, OUTLIER_RATIO = 0.1, 3.0
 
@@ -55,7 +56,7 @@ class LatencyModel:
     There the upper estimate is raised by what they are wrong by. The result rises with rows and falls with threads.
     `quantile` is that of the upper estimate, `cells` are executions that are known already, by (rows, threads). Age
     counts from the newest execution: while nothing is executed, nothing is forgotten. A `hopeful` one believes of
-    what was never run what would be best.
+    what was hardly ever run, or never, what would be best.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class LatencyModel:
 
     def _compute(self, rows: int, threads: int) -> _Fitted:
         kappa = self._contention()
+        spread = HOPED_SPREAD if self.hopeful else UPPER_SPREAD
         keys, weights, means, uppers, lows = [], [], [], [], []
         for key, cell in self._cells.items():
             weight = cell.weights(self._now)
@@ -177,7 +179,7 @@ class LatencyModel:
             keys.append(key)
             weights.append(trust)
             means.append(mean)
-            uppers.append(max(mean, trust * upper + (1 - trust) * UPPER_SPREAD * mean))
+            uppers.append(max(mean, trust * upper + (1 - trust) * spread * mean))
             lows.append(min(mean, trust * low + (1 - trust) * LOW_SPREAD * mean))
         if not keys:
             keys, weights, means = [(1, 1)], [1e-3], [UNKNOWN_WORK_S]

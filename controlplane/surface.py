@@ -56,7 +56,8 @@ def surfaces(
 
     `keys` are the (rows, threads) of the cells, `trusts` how far each speaks for itself, above 0 to 1; its neighbours
     say the rest. Where no cell speaks the upper estimate is raised so that a share of `quantile` of cells left out lie
-    below it; not so where one is `hopeful`, and threads divide as much of the work as they may.
+    below it; not so, where one is `hopeful`, for thread counts of which no cell is sure, and threads divide as much of
+    the work as they may.
     """
     # All cells, so that what is asked for changes nothing of what is doubted.
     rows, threads = max(rows, *(r for r, _ in keys)), max(threads, *(n for _, n in keys))
@@ -82,7 +83,9 @@ def surfaces(
     mean, upper, low = np.minimum.accumulate(grids, axis=1)
     trusted = np.zeros_like(mean)
     trusted[own] = trust
-    doubt = (0.0 if hopeful else field.doubt(quantile)) * np.sqrt(apart) * (1 - trusted)
+    doubt = field.doubt(quantile) * np.sqrt(apart) * (1 - trusted)
+    if hopeful:
+        doubt[np.setdiff1d(np.arange(len(doubt)), own[0][sure])] = 0.0
     errors = np.abs(fitted[0] / values[0] - 1)
     return Surfaces(
         mean=mean,
@@ -114,7 +117,8 @@ class _Field:
         rows, threads = np.log2(at_rows), np.log2(at_threads)
         # So that a cell that is alone is believed as far as it is trusted.
         noise: Floats = 1 / trust - 1 + OWN
-        inverse: Floats = np.linalg.inv(_alike(rows, rows) * _alike(threads, threads) + np.diag(noise))
+        covariance = _alike(rows, rows) * _alike(threads, threads) + np.diag(noise)
+        inverse = np.linalg.inv(covariance).astype(np.float64)
         return cls(rows, threads, noise, inverse, deviations @ inverse, trust)
 
     def over(self, curves: Sequence[Curve], rows: int, threads: int) -> tuple[Floats, Floats]:

@@ -98,7 +98,7 @@ class _Estimates:
 
     def widened_s(self, from_s: float, until_s: float, factor: float) -> float | None:
         """Until the upper estimate has risen by half of what executions have, in logarithms."""
-        before = self.upper_s[max(0, np.searchsorted(self.at_s, from_s) - 1)]
+        before = self.upper_s[max(0, int(np.searchsorted(self.at_s, from_s)) - 1)]
         within = self._within(from_s, until_s)
         wanted = before * math.sqrt(factor)
         return next((self.at_s[i] - from_s for i in within if self.upper_s[i] >= wanted), None)
