@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane import config
-from controlplane.latency import Floats, Integers
+from controlplane.curve import Floats, Integers
 from controlplane.lateness import late
 from controlplane.operation import (
     TIGHT_FACTOR,

@@ -62,6 +62,8 @@ class Planner(Section, frozen=True, kw_only=True):
     unserved: Annotated[float, Meta(ge=1)] = 1.1
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
+    # Whether to try thread counts that were never run, now and then while there is slack.
+    explore: bool = False
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from ortools.sat.python import cp_model
 
-from controlplane.latency import Floats
+from controlplane.curve import Floats
 
 COST_SCALE = 100  # the solver counts in hundredths of a millicore
 MAX_COST = 10**12  # in those; a sum over thousands of services is still exact

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import log_ndtr, ndtr
 
+from controlplane.curve import Floats
 from controlplane.demand import DemandEstimate
-from controlplane.latency import Floats
 from controlplane.operation import Operations
 
 

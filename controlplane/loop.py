@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +13,7 @@ from controlplane import governor, planner, status
 from controlplane.actuators import ActuationError, Actuator
 from controlplane.config import Config
 from controlplane.explanation import Round
+from controlplane.exploration import Exploration
 from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
@@ -62,6 +64,7 @@ class ControlLoop:
         self._progress = asyncio.Event()
         self._owners: dict[str, Owner] = {}
         self._store_failed = False
+        self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
             fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
@@ -179,12 +182,15 @@ class ControlLoop:
         if session.closed:
             return
         worker, now = session.worker, self._clock()
+        drifted = worker.drift.began_at
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
             self._metrics.samples_refused.labels(worker.service).inc()
             session.complain("sample refused", str(error))
             return
+        if worker.drift.began_at != drifted:
+            session.tell_drift()
         if not sample.starting:
             session.perform(worker.resize.warm(now))
         session.perform(worker.resize.acknowledged(version_of(sample.acknowledged), now))
@@ -228,10 +234,17 @@ class ControlLoop:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
         millicores, memory_bytes = self._available(host, workers)
         now, settings = self._clock(), self._config.planner
+        exploration = self._explorations[host.name]
+        if settings.explore and not self.fleet.paused:
+            states = exploration.hoped(states, now)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
+        for worker, state in zip(workers, states, strict=True):
+            worker.believed = state.latency
+        if (tried := exploration.planned(states, plan, now)) is not None:
+            log.info("size tried", service=tried[0], configuration=str(status.allocation_of(tried[1])))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)
 
     async def _govern(

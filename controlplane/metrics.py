@@ -94,6 +94,11 @@ class FleetCollector(Collector):
         rate = GaugeMetricFamily(
             "sponge_control_arrival_rate", "Requests a second.", labels=["service", "worker"]
         )
+        drift = GaugeMetricFamily(
+            "sponge_control_drift_ratio",
+            "What executions take of late, over what is believed of the model; 1 without drift.",
+            labels=["service", "worker"],
+        )
         overdue = GaugeMetricFamily(
             "sponge_control_overdue",
             "1 while a worker owes the acknowledgement of its allocation.",
@@ -107,8 +112,9 @@ class FleetCollector(Collector):
             if aim is not None:
                 target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
+            drift.add_metric(labels, worker.drift.slower)
             overdue.add_metric(labels, float(worker.resize.overdue))
-        yield from (quota, target, rate, overdue)
+        yield from (quota, target, rate, drift, overdue)
         yield from self._hosts()
         yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
 

@@ -10,8 +10,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from controlplane.curve import Floats, Integers
 from controlplane.demand import DemandEstimate
-from controlplane.latency import Floats, Integers, LatencyModel, at_work, stretched_mean, stretched_upper
+from controlplane.latency import LatencyModel
+from controlplane.stretch import at_work, stretched_mean, stretched_upper
 from core import edf
 
 STEP_MILLICORES = 100
@@ -74,6 +76,8 @@ class ServiceState:
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
+    slower: float = 1.0  # what work takes of late, over what the model believes in the mean
+    wider: float = 1.0  # and over its upper estimate
 
     @property
     def planned_demand(self) -> DemandEstimate:
@@ -224,8 +228,10 @@ def operations(
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
     millicores, instances, threads = _columns(service.limits, host_millicores)
     means, uppers = model.grid(service.limits.max_threads, longest)
+    means, uppers = means * service.slower, uppers * service.wider
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
     mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
+    mean_s, upper_s = mean_s * service.slower, upper_s * service.wider
     # Threads divide the work and add none, but for what they wait for each other.
     cpu_s = np.minimum(means[0], threads * mean) * (1 + model.kappa * (instances - 1)) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)

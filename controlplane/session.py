@@ -133,6 +133,15 @@ class Session:
         """What was complained of is over: its causes are logged again when they come back."""
         self._complaints = {cause for cause in self._complaints if cause[0] != event}
 
+    def tell_drift(self) -> None:
+        """Log that the worker has become slower or faster than its model says, or no longer is."""
+        worker, drift = self.worker, self.worker.drift
+        names = {"worker": worker.worker_id, "service": worker.service}
+        if drift.began_at is None:
+            log.info("drift ended", **names)
+        else:
+            log.info("drift began", **names, ratio=round(drift.slower, 2), margin=round(drift.wider, 2))
+
     async def _write(self, quota: Quota) -> None:
         resize = self.worker.resize
         try:

@@ -5,12 +5,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.cell import Cell
+from controlplane.cell import HALF_LIFE_S, Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
+from controlplane.drift import MATURE, Drift
 from controlplane.governor import Governor
-from controlplane.latency import UPPER, LatencyModel, work_of
+from controlplane.latency import UPPER, LatencyModel
 from controlplane.resize import NONE, Allocation, Resize, Version, next_term
+from controlplane.stretch import throttled, work_of
 from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.
@@ -60,6 +62,8 @@ class Worker:
     starting: bool
     request_overhead_s: float
     host: Host | None  # None while it is not known, as its engine does not answer
+    believed: LatencyModel | None = None  # what the newest plan was made of
+    drift: Drift = field(default_factory=Drift)
     demand: Demand = field(default_factory=Demand)
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
@@ -201,14 +205,13 @@ class Fleet:
         for execution in sample.executions:
             if execution.mixed:
                 continue
-            work_s = work_of(
-                execution.wall_ms / 1000,
-                execution.cpu_ms / 1000,
-                execution.threads,
-                execution.busy,
-                millicores,
-            )
-            worker.latency.record(execution.rows, execution.threads, work_s, execution.busy, now)
+            rows, threads, busy = execution.rows, execution.threads, execution.busy
+            work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
+            if not throttled(threads, busy, millicores):
+                _compare(worker, rows, threads, work_s, busy, now)
+            # What this worker alone has come to tells others nothing of the model.
+            worker.latency.record(rows, threads, work_s / worker.drift.slower, busy, now)
+        self._settle(worker, now)
         if sample.starting or sample.window_s <= 0:
             return
         budgets = zip(sample.budget_at_arrival.upper_bound_ms, sample.budget_at_arrival.count, strict=False)
@@ -219,6 +222,16 @@ class Fleet:
             spent = sample.usage.cpu_s - sum(e.cpu_ms for e in sample.executions) / 1000
             overhead = min(max(spent / sample.arrivals, 0.0), _MAX_OVERHEAD_S)
             worker.request_overhead_s += _OVERHEAD_GAIN * (overhead - worker.request_overhead_s)
+
+    def _settle(self, worker: Worker, now: float) -> None:
+        """What has lasted for a half-life is how it is, where no other worker says something else."""
+        drift = worker.drift
+        if drift.began_at is None or now - drift.began_at < HALF_LIFE_S:
+            return
+        if all(other is worker or other.latency is not worker.latency for other in self.workers.values()):
+            worker.latency.scale(drift.slower)
+            worker.believed = None
+            drift.end()
 
     def _count(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         outcomes = sample.outcomes
@@ -238,6 +251,15 @@ class Fleet:
         worker.core_seconds_reserved += sample.allocation.cpu_millicores / 1000 * sample.window_s
         worker.core_seconds_used += sample.usage.cpu_s
         worker.core_seconds_executing += sum(e.cpu_ms for e in sample.executions) / 1000
+
+
+def _compare(worker: Worker, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
+    """Hold an execution against what is believed of its size, where that is known well."""
+    believed = worker.believed
+    if believed is None or work_s <= 0 or believed.executed(rows, threads) < MATURE:
+        return
+    alone_s = work_s / (1 + believed.kappa * (max(1.0, busy) - 1))
+    worker.drift.observe(alone_s, believed.mean(rows, threads), believed.upper(rows, threads), now)
 
 
 def allocation_of(message: control_pb2.Allocation) -> Allocation:

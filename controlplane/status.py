@@ -37,6 +37,8 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             if w.remaining_ms > 0
         ],
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
+        slower=worker.drift.slower,
+        wider=worker.drift.wider,
         current=configuration_of(worker.allocation),
         weight=policy.weight,
         reserve=policy.reserve,
@@ -91,7 +93,7 @@ def reason(assignment: Assignment, worker: Worker) -> str:
 def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: bool) -> pb.Directive:
     """A directive with the service times that its allocation should give."""
     allocation = action.allocation
-    table = worker.latency.table(allocation.threads, allocation.max_batch)
+    table, drift = worker.latency.table(allocation.threads, allocation.max_batch), worker.drift
     mean_s, upper_s = walls_of(
         worker.latency,
         allocation.max_batch,
@@ -106,9 +108,9 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[rows - 1]),
-                low_ms=1000 * table.low[rows],
-                high_ms=1000 * float(upper_s[rows - 1]),
+                mean_ms=1000 * float(mean_s[rows - 1]) * drift.slower,
+                low_ms=1000 * table.low[rows] * drift.slower,
+                high_ms=1000 * float(upper_s[rows - 1]) * drift.wider,
             )
             for rows in range(1, allocation.max_batch + 1)
         ],

@@ -14,8 +14,9 @@ from msgspec import Meta
 
 from controlplane import config
 from controlplane.config import NonNegative
+from controlplane.curve import Curve
 from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, DemandEstimate, settled
-from controlplane.latency import UPPER_SPREAD, Curve, LatencyModel
+from controlplane.latency import UPPER_SPREAD, LatencyModel
 from controlplane.operation import Limits, ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
 from controlplane.profilefile import ProfileError, read_times

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane.config import ServicePolicy
-from controlplane.latency import work_of
 from controlplane.resize import Allocation
 from controlplane.state import Fleet
+from controlplane.stretch import work_of
 from dataplane.request import Outcome
 from dataplane.servicetime import ServiceTime
 from dataplane.worker import warm_batches

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import WAITING, LatencyModel
+from controlplane.latency import LatencyModel
 from controlplane.lateness import late
 from controlplane.operation import (
     Limits,
@@ -26,6 +26,7 @@ from controlplane.operation import (
     shapes,
 )
 from controlplane.planner import Bound, Configuration, plan
+from controlplane.stretch import WAITING
 
 SETTINGS = config.Planner(solver_gap=0.0)
 PLENTY = 1 << 50
