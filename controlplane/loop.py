@@ -18,6 +18,7 @@ from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.planner import Planner
 from controlplane.resize import Quota, Resize
+from controlplane.scaling import Scaling
 from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, version_of
 from controlplane.store import Decision, Store
@@ -41,6 +42,7 @@ class ControlLoop:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         decide: Planner = planner.plan,
+        scaling: Scaling | None = None,
     ) -> None:
         self.fleet = fleet
         self.store = store
@@ -51,6 +53,7 @@ class ControlLoop:
         self._metrics = metrics
         self._clock = clock
         self._decide = decide
+        self._scaling = scaling
         self._period_s = config.actuator.period_us / 1e6
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
@@ -89,6 +92,8 @@ class ControlLoop:
         self.fleet.host_full = plan.host_full
         if self.fleet.paused:
             return
+        if self._scaling is not None:
+            self._scaling.consider(self.round, self.fleet)
         changes = [
             (worker.allocation, status.allocation_of(assignment.configuration))
             for worker, assignment in zip(workers, plan.assignments, strict=True)

@@ -217,9 +217,7 @@ class KubernetesActuator:
         if isinstance(error, ApiException) and error.status == NOT_FOUND:
             status = status_of(error)
             if not status.is_about(pod):
-                return (
-                    f"the API server knows no pods/resize, expected Kubernetes 1.35 or newer: {status.message}"
-                )
+                return f"the API server knows no pods/resize, expected Kubernetes 1.35 or newer: {status.message}"
             self._refused.pop(pod, None)
             self._asked_at.pop(pod, None)
             return f"pod {pod} is gone: {status.message}"
