@@ -126,7 +126,7 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     scale: Annotated[str, Meta(pattern=rf"^((deployment|statefulset)/{_NAME})?$")] = ""
     # No fewer and no more are asked for; a number found beyond is left alone. With a maximum of 0 none is asked for.
     min_replicas: Positive = 1
-    max_replicas: NonNegative = 0
+    max_replicas: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
 class Replicas(Section, frozen=True, kw_only=True):

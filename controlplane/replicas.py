@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from controlplane import config
 from controlplane.demand import DemandEstimate, divided
 from controlplane.operation import ServiceState
-from controlplane.whatif import Host, foresee
+from controlplane.whatif import Host, Outlook, foresee
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,31 @@ class Crew:
     host: Host
     settings: config.Planner
 
-    def missing(self, count: int, factor: float = 1.0) -> float:
-        """The share of requests that would be late, or not served, if `count` workers had `factor` times the demand.
+    def outlook(self, count: int, factor: float = 1.0) -> Outlook:
+        """How `count` workers would fare with `factor` times the demand.
 
         Of fewer, those stay that can have least; others come as they would be on a node with enough room.
         """
         told = self.workers[0]
         caps = [*sorted(self.caps)[:count], *[told.limits.max_millicores] * (count - len(self.caps))]
         demand = divided([worker.demand for worker in self.workers], count, factor)
-        outlook = foresee(
-            [_capped(told, demand=demand, millicores=cap) for cap in caps], self.host, self.settings
-        )
-        return sum(prospect.miss_share for prospect in outlook.prospects) / count
+        workers = [_capped(told, demand=demand, millicores=cap) for cap in caps]
+        return foresee(workers, self.host, self.settings)
+
+
+def missing(outlook: Outlook) -> float:
+    """The share of requests of equal workers that would be late or not served.
+
+    What exceeds the throughput counts twice: far beyond it the planner has all of them late, however many workers there
+    are, while a worker that gives up some serves the others.
+    """
+    each = [prospect.miss_share + _excess(prospect.utilisation) for prospect in outlook.prospects]
+    return sum(each) / len(each)
+
+
+def _excess(utilisation: float) -> float:
+    """The share of the demand that is beyond the throughput."""
+    return max(0.0, 1 - 1 / utilisation) if utilisation > 0 else 0.0
 
 
 def _capped(told: ServiceState, *, demand: DemandEstimate, millicores: int) -> ServiceState:
@@ -53,24 +66,32 @@ def wish(crew: Crew, count: int, least: int, most: int, settings: config.Replica
 
     Within `least` and `most`, or the same.
     """
-    worth = settings.miss_share
-    largest = min(most, 2 * count)
-    if largest > count and (now := crew.missing(count)) > worth:
-        best = crew.missing(largest)
-        if now - best > worth:
-            return next(
-                (
-                    more
-                    for more in range(max(count + 1, least), largest)
-                    if crew.missing(more) - best <= worth
-                ),
-                largest,
-            )
-    if least < count <= most + 1:
-        margin = settings.shrink_margin
-        if crew.missing(count - 1, margin) - crew.missing(count, margin) <= worth:
-            return count - 1
-    return count
+    return _more(crew, count, least, most, settings) or _fewer(crew, count, least, most, settings) or count
+
+
+def _more(crew: Crew, count: int, least: int, most: int, settings: config.Replicas) -> int | None:
+    """As many as save something, None if no more do."""
+    worth, largest = settings.miss_share, min(most, max(2 * count, least))
+    if largest <= count:
+        return None
+    outlook = crew.outlook(count)
+    # Where it is the host that has no more, several would only share the same.
+    if outlook.host_full or missing(outlook) <= worth:
+        return None
+    best = missing(crew.outlook(largest))
+    if missing(outlook) - best <= worth:
+        return None
+    between = range(max(count + 1, least), largest)
+    return next((more for more in between if missing(crew.outlook(more)) - best <= worth), largest)
+
+
+def _fewer(crew: Crew, count: int, least: int, most: int, settings: config.Replicas) -> int | None:
+    """One less, None if that one saves something."""
+    if not least < count <= most + 1:
+        return None
+    margin = settings.shrink_margin
+    saved = missing(crew.outlook(count - 1, margin)) - missing(crew.outlook(count, margin))
+    return count - 1 if saved <= settings.miss_share else None
 
 
 class Replicas:

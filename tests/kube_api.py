@@ -143,15 +143,16 @@ def resized(pod: Json, patch: Json) -> Json:
 class KubeApi:
     """Serves until `stop`; `allowed` are the (verb, resource, name) that its one client's Role grants, "" for any name.
 
-    `seen` is what of that was used, `patches` all of pods that were accepted. While `prompt` the kubelet acts right
-    after each patch, else when `kubelet` is called. `actuating` None has it act at once, a text leaves
-    PodResizeInProgress with that reason. `before_patch` holds what somebody else does to an object just before the next
-    patches. `answer` replaces every answer, and while `open` is not set none is given.
+    `seen` is what of that was used, `refused` what else was tried, `patches` all of pods that were accepted. While
+    `prompt` the kubelet acts right after each patch, else when `kubelet` is called. `actuating` None has it act at once,
+    a text leaves PodResizeInProgress with that reason. `before_patch` holds what somebody else does to an object just
+    before the next patches. `answer` replaces every answer, and while `open` is not set none is given.
     """
 
     def __init__(self, allowed: Iterable[tuple[str, str, str]]) -> None:
         self.allowed = set(allowed)
         self.seen: set[tuple[str, str, str]] = set()
+        self.refused: list[tuple[str, str, str]] = []
         self.pods: dict[str, Json] = {}
         self.leases: dict[str, Json] = {}
         self.scales: dict[tuple[str, str], Json] = {}  # by kind and name
@@ -359,6 +360,7 @@ class KubeApi:
         verb = _VERBS[method]
         granted = {(verb, resource, name), (verb, resource, "")} & self.allowed
         if not granted or match["namespace"] != NAMESPACE:
+            self.refused.append((verb, resource, name))
             raise Refused(
                 403,
                 "Forbidden",

@@ -74,12 +74,22 @@ class FakeScales:
         self.reads = 0
         self.failure = ""
         self.contested = False
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Let reads wait until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
 
     def __repr__(self) -> str:
         return f"FakeScales(replicas={self.replicas}, writes={len(self.writes)})"
 
     async def read(self, name: str) -> Scale:
         self.reads += 1
+        await self._open.wait()
         if self.failure:
             raise ScaleError(self.failure)
         return Scale(self.replicas[name], "1")

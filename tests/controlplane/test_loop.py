@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane import planner
-from controlplane.actuators.fake import FakeActuator
+from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
@@ -15,6 +15,7 @@ from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons
 from controlplane.resize import Quota
+from controlplane.scaling import Scaling
 from controlplane.session import Session
 from controlplane.state import Fleet
 from controlplane.store import Store
@@ -34,6 +35,7 @@ class Plane:
     now: float = 0.0
     decide: Planner = planner.plan
     path: str = ""
+    scales: FakeScales | None = None
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -41,14 +43,17 @@ class Plane:
         self.fleet.policies.update(self.config.services)
         self.registry.register(FleetCollector(self.fleet))
         self.store = Store(self.path)
+        metrics = Metrics(self.registry)
+        scales, replicas = self.scales, self.config.replicas
         self.loop = ControlLoop(
             self.config,
             self.fleet,
             self.actuator,
             self.store,
-            Metrics(self.registry),
+            metrics,
             lambda: self.now,
             self.decide,
+            None if scales is None else Scaling(scales, replicas, metrics, lambda: self.now),
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
