@@ -144,9 +144,9 @@ class KubeApi:
     """Serves until `stop`; `allowed` are the (verb, resource, name) that its one client's Role grants, "" for any name.
 
     `seen` is what of that was used, `refused` what else was tried, `patches` all of pods that were accepted. While
-    `prompt` the kubelet acts right after each patch, else when `kubelet` is called. `actuating` None has it act at once,
-    a text leaves PodResizeInProgress with that reason. `before_patch` holds what somebody else does to an object just
-    before the next patches. `answer` replaces every answer, and while `open` is not set none is given.
+    `prompt` the kubelet acts right after each patch, else when `kubelet` is called. `actuating` None has it act at
+    once, a text leaves PodResizeInProgress with that reason. `before_patch` holds what somebody else does to an object
+    just before the next patches. `answer` replaces every answer, and while `open` is not set none is given.
     """
 
     def __init__(self, allowed: Iterable[tuple[str, str, str]]) -> None:
