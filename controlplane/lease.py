@@ -64,7 +64,8 @@ class LeaseLeadership:
     async def gain(self) -> None:
         """Stand by until this process leads; an API server that does not answer is asked again."""
         told = False
-        while not await self._tried(self._take()):
+        # An answer may come so late that what it tells is over.
+        while not (await self._tried(self._take()) and self.held):
             if not told:
                 log.info("standing by", reason="another control plane leads")
                 told = True

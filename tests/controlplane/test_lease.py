@@ -108,6 +108,20 @@ async def test_a_write_whose_answer_is_lost_is_its_own(lease, time):
     assert lease.claim.holder == "me"
 
 
+async def test_an_answer_that_comes_when_it_is_over_is_none(time):
+    class Slow(FakeLease):
+        """Takes four seconds for its first write."""
+
+        async def write(self, claim: Claim, version: str) -> str:
+            written = await super().write(claim, version)
+            time.now += 4.0 if self.version == 2 else 0.0
+            return written
+
+    mine = candidate(Slow(), time)
+    await mine.gain()
+    assert (mine.held, time.now) == (True, 104.25)
+
+
 async def test_what_another_has_taken_is_lost_at_once(lease, time):
     mine = candidate(lease, time)
     await mine.gain()
