@@ -12,7 +12,19 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload"]
+Kind = Literal[
+    "simulation",
+    "bench",
+    "costs",
+    "cfs-period",
+    "trust",
+    "learning",
+    "residuals",
+    "endurance",
+    "overload",
+    "planner",
+    "monotony",
+]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -22,8 +34,11 @@ _RUNS: dict[Kind, str] = {
     "cfs-period": "evaluation.experiment.cfs_period",
     "trust": "evaluation.experiment.trust",
     "learning": "evaluation.experiment.learning",
+    "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "planner": "evaluation.experiment.planning",
+    "monotony": "evaluation.experiment.monotony",
 }
 
 
