@@ -1,20 +1,18 @@
 """Containers, resized by the engine that owns them."""
 
-import asyncio
 import contextlib
 import re
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import docker
 from docker.errors import APIError, DockerException, NotFound
-from docker.utils import kwargs_from_env
 
 from controlplane import config as settings
-from controlplane.actuators import ActuationError, Quota, WorkerRef
+from controlplane.actuators import ActuationError, Quota, Unreachable, WorkerRef
+from controlplane.actuators.engine import Address, Engine
+from controlplane.actuators.events import follow
 from core.cgroup import CgroupError, cpu_shares, quota_us
 
 T = TypeVar("T")
@@ -45,23 +43,38 @@ class DockerActuator:
     kind = "docker"
     holds_quota = True
 
-    def __init__(self, config: settings.Actuator, base_url: str | None = None) -> None:
-        """`base_url` of the engine; default is what DOCKER_HOST says, or the local socket."""
+    def __init__(
+        self,
+        config: settings.Actuator,
+        base_url: str | None = None,
+        *,
+        address: Address | None = None,
+        host: str = "",
+    ) -> None:
+        """`address` of the engine; default is `base_url`, what DOCKER_HOST says, or the local socket.
+
+        `host` names the host that it is the engine of.
+        """
         self._config = config
-        self._base_url = base_url
-        self._client: docker.APIClient | None = None
+        self._engine = Engine(address or Address.from_env(base_url), config.docker_timeout_s)
+        self._host = host
         self._project = config.compose_project
         self._allowed: dict[str, _Container] = {}  # by the id the worker gave
-        self._lock = threading.Lock()
 
     async def read(self, worker: WorkerRef) -> Quota | None:
-        return await asyncio.to_thread(self._calling, self._read, worker)
+        return await self._engine.run(self._calling, self._read, worker)
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
+        await self._engine.run(self._calling, lambda worker: self._write(worker, quota), worker)
+
+    async def host(self, worker: WorkerRef) -> str:
+        return self._host
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        await follow(self._engine, self._host, self._config.docker_label, changed)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._disconnect)
+        await self._engine.close()
 
     def _read(self, worker: WorkerRef) -> Quota:
         container = self._checked(worker)
@@ -163,21 +176,9 @@ class DockerActuator:
             raise ActuationError(str(error)) from error
         except (DockerException, OSError) as error:  # those of requests are OSErrors
             # Whatever the connection was worth, the next call makes a new one.
-            self._disconnect()
-            raise ActuationError(f"Docker engine unreachable: {error}") from error
+            self._engine.disconnect()
+            raise Unreachable(f"Docker engine unreachable: {error}") from error
 
     def _connected(self) -> Any:
-        """The engine's client; connecting asks for the version of its protocol."""
-        with self._lock:
-            if self._client is None:
-                kwargs: dict[str, Any] = kwargs_from_env() | {"timeout": self._config.docker_timeout_s}
-                if self._base_url is not None:
-                    kwargs["base_url"] = self._base_url
-                self._client = docker.APIClient(version="auto", **kwargs)
-            return self._client
-
-    def _disconnect(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        """The engine's client."""
+        return self._engine.client()

@@ -1,9 +1,10 @@
 """Owners of quotas and replicas, and a Lease, in memory, for tests: they remember writes, and fail when told to."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
-from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef
+from controlplane.actuators import ActuationError, Pending, Quota, Unreachable, WorkerRef
 from controlplane.election import Claim
 from controlplane.lease import LeaseConflictError, LeaseError
 from controlplane.scales import Scale, ScaleConflictError, ScaleError
@@ -12,8 +13,10 @@ from controlplane.scales import Scale, ScaleConflictError, ScaleError
 class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
 
-    `failure`, while not empty, is the text of the error that every call raises. More than `most_millicores` is refused.
-    While `slow`, writes are accepted and not in force.
+    `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
+    gone. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force;
+    while `mute`, they are not answered.
+    `hosts` by worker id says who runs where, and `changed` tells whoever watches.
     """
 
     kind = "fake"
@@ -23,8 +26,12 @@ class FakeActuator:
         self.quotas = quotas or {}
         self.writes: list[tuple[str, Quota]] = []
         self.failure = ""
+        self.unreachable = ""
         self.most_millicores: int | None = None
         self.slow = False
+        self.mute = False
+        self.hosts: dict[str, str] = {}
+        self.changed: Callable[[str], None] | None = None
         self._open = asyncio.Event()
         self._open.set()
 
@@ -47,6 +54,8 @@ class FakeActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         await self._open.wait()
         self._fail()
+        if self.mute:
+            raise Unreachable("no answer")
         if self.most_millicores is not None and (quota.cpu_millicores or 0) > self.most_millicores:
             raise ActuationError(f"at most {self.most_millicores} millicores")
         if self.slow:
@@ -54,10 +63,20 @@ class FakeActuator:
         self.quotas[worker.worker_id] = quota
         self.writes.append((worker.worker_id, quota))
 
+    async def host(self, worker: WorkerRef) -> str:
+        self._fail()
+        return self.hosts.get(worker.worker_id, "")
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        self.changed = changed
+        await asyncio.Event().wait()
+
     async def close(self) -> None:
         pass
 
     def _fail(self) -> None:
+        if self.unreachable:
+            raise Unreachable(self.unreachable)
         if self.failure:
             raise ActuationError(self.failure)
 

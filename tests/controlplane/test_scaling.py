@@ -18,7 +18,7 @@ def fleet(**policy) -> Plane:
     policy = {"max_millicores": 2100, "scale": NAME, "max_replicas": 3} | policy
     config = Config(governor=Governor(shrink_hold_s=2.0), services={"vision": ServicePolicy(**policy)})
     plane = Plane(FakeActuator({"w": Quota(1100)}), config, scales=FakeScales(vision=1))
-    plane.fleet.host_millicores = 16_000
+    plane.fleet.hosts[""].millicores = 16_000
     return plane
 
 
@@ -125,7 +125,7 @@ async def test_failures_are_counted_told_once_and_nothing_else_suffers(capsys):
 async def test_what_starts_is_not_in_the_way_of_what_it_is_to_help():
     """A pod that starts counts with what it starts with, not beside what was planned for it."""
     plane = fleet()
-    plane.fleet.host_millicores = 4300
+    plane.fleet.hosts[""].millicores = 4300
     worker = await FakeWorker.attach(plane, max_instances=2)
     await seconds(plane, 12, 28, worker)
     await FakeWorker.attach(plane, worker_id="w2", max_instances=2)
