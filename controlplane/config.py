@@ -150,6 +150,24 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
     # File of `sponge profile`, relative to this one: what executions are believed to take until there have been some.
     profile: str = ""
+    # What runs all of its workers: deployment/NAME or statefulset/NAME, in the namespace of the Kubernetes actuator.
+    scale: Annotated[str, Meta(pattern=rf"^((deployment|statefulset)/{_NAME})?$")] = ""
+    # No fewer and no more are asked for; a number found beyond is left alone. With a maximum of 0 none is asked for.
+    min_replicas: Positive = 1
+    max_replicas: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Replicas(Section, frozen=True, kw_only=True):
+    """When the replicas follow, of services that have max_replicas: where CPU alone does not do, or does with fewer."""
+
+    interval_s: Seconds = 2.0
+    # A replica is worth having while it saves more than this share of the requests from missing their deadlines.
+    miss_share: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    # One goes only if the others would do for so many times the demand.
+    shrink_margin: Annotated[float, Meta(ge=1)] = 1.25
+    # How long either must be so. Whoever else changes the number is given way for the longer.
+    grow_hold_s: Annotated[float, Meta(ge=0)] = 5.0
+    shrink_hold_s: Annotated[float, Meta(ge=0)] = 300.0
 
 
 class Store(Section, frozen=True, kw_only=True):
@@ -163,10 +181,15 @@ class Store(Section, frozen=True, kw_only=True):
 
 
 class Leader(Section, frozen=True, kw_only=True):
-    """Which of several control planes of one host acts; the others stand by."""
+    """Which of several control planes acts; the others stand by."""
 
     # File that the one that leads has locked. "": store.path and `.lock`; without a path either, each that runs leads.
     lock: str = ""
+    # Instead, on several nodes: name of a Lease in the namespace of the Kubernetes actuator.
+    lease: Annotated[str, Meta(pattern=rf"^({_NAME})?$")] = ""
+    # One that is killed is succeeded so long after it has last renewed it, which it does four times as often. One that
+    # cannot renew it for three quarters of that ends.
+    lease_s: Annotated[int, Meta(ge=2, le=3600)] = 4
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -179,6 +202,7 @@ class Config(Section, frozen=True, kw_only=True):
     actuator: Actuator = msgspec.field(default_factory=Actuator)
     store: Store = msgspec.field(default_factory=Store)
     leader: Leader = msgspec.field(default_factory=Leader)
+    replicas: Replicas = msgspec.field(default_factory=Replicas)
     services: dict[str, ServicePolicy] = {}
     log_level: LogLevel = "info"
 
@@ -186,13 +210,15 @@ class Config(Section, frozen=True, kw_only=True):
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, and for what
-    the Kubernetes actuator, or one of several engines, cannot do without.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what the
+    Kubernetes actuator, or one of several engines, cannot do without, and for what needs that actuator.
     """
     config = load(path, Config)
     if config.actuator.kind is ActuatorKind.KUBERNETES:
         _check_kubernetes(path, config.actuator)
+    _check_leader(path, config)
     for name, policy in config.services.items():
+        _check_replicas(f"{path}: services.{name}", policy, config.actuator.kind)
         if policy.min_millicores > policy.max_millicores:
             raise ConfigError(
                 f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"
@@ -235,6 +261,26 @@ def _within(folder: Path, server: Server) -> Server:
         admin_write_token_file=str(folder / write) if write else "",
         tls=server.tls and server.tls.within(folder),
     )
+
+
+def _check_replicas(place: str, policy: ServicePolicy, kind: ActuatorKind) -> None:
+    if not policy.max_replicas:
+        return
+    if kind is not ActuatorKind.KUBERNETES:
+        raise ConfigError(f'{place}.max_replicas: expected actuator.kind = "kubernetes" beside it')
+    if not policy.scale:
+        raise ConfigError(f"{place}.scale: expected deployment/NAME or statefulset/NAME beside max_replicas")
+    if policy.min_replicas > policy.max_replicas:
+        raise ConfigError(f"{place}.min_replicas: expected at most max_replicas = {policy.max_replicas}")
+
+
+def _check_leader(path: Path, config: Config) -> None:
+    if not config.leader.lease:
+        return
+    if config.leader.lock:
+        raise ConfigError(f"{path}: leader.lease: expected none beside leader.lock, or that one left out")
+    if config.actuator.kind is not ActuatorKind.KUBERNETES:
+        raise ConfigError(f'{path}: leader.lease: expected actuator.kind = "kubernetes" beside it')
 
 
 def _check_kubernetes(path: Path, actuator: Actuator) -> None:

@@ -23,6 +23,7 @@ from controlplane.planner import Planner
 from controlplane.prior import Priors
 from controlplane.reconciliation import Reconciliation
 from controlplane.resize import Quota, Resize
+from controlplane.scaling import Scaling
 from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import AbsurdReportError, Fleet, Host, Worker, allocation_of, version_of
 from controlplane.store import Decision, Store
@@ -47,6 +48,7 @@ class ControlLoop:
         clock: Callable[[], float] = time.monotonic,
         decide: Planner = planner.plan,
         priors: Priors | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self.fleet = fleet
         self.store = store
@@ -58,6 +60,7 @@ class ControlLoop:
         self._metrics = metrics
         self._clock = clock
         self._decide = decide
+        self._scaling = scaling
         self._period_s = config.actuator.period_us / 1e6
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
@@ -109,6 +112,8 @@ class ControlLoop:
         host.full = plan.host_full
         if self.fleet.paused:
             return
+        if self._scaling is not None:
+            self._scaling.consider(made, self.fleet)
         changes = [
             (worker.allocation, status.allocation_of(assignment.configuration))
             for worker, assignment in zip(workers, plan.assignments, strict=True)

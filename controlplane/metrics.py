@@ -39,6 +39,21 @@ class Metrics:
             ["actuator"],
             registry=registry,
         )
+        self.replicas = Gauge(
+            "sponge_control_replicas", "Replicas asked for, as last found.", ["service"], registry=registry
+        )
+        self.scalings = Counter(
+            "sponge_control_scalings",
+            "Changes of the number of replicas by service and action.",
+            ["service", "action"],
+            registry=registry,
+        )
+        self.scale_failures = Counter(
+            "sponge_control_scale_failures",
+            "Numbers of replicas that could not be read or changed.",
+            ["service"],
+            registry=registry,
+        )
         self.quotas_changed = Counter(
             "sponge_control_quotas_changed",
             "Quotas that somebody else had changed, by service.",

@@ -199,6 +199,48 @@ def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_pat
         controlplane.config.read(path, environ={})
 
 
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ('[leader]\nlease = "Control"', r"leader\.lease: Expected `str` matching"),
+        ('[leader]\nlease = "a"\nlease_s = 1', r"leader\.lease_s: Expected `int` >= 2"),
+        ('[leader]\nlease = "a"\nlock = "b"', r"leader\.lease: expected none beside leader\.lock"),
+        (
+            "[services.s]\nmax_replicas = 2",
+            r"services\.s\.scale: expected deployment/NAME or statefulset/NAME",
+        ),
+        ('[services.s]\nscale = "pod/s"', r"services\[\.\.\.\]\.scale: Expected `str` matching"),
+        ("[services.s]\nmax_replicas = -1", r"services\[\.\.\.\]\.max_replicas: Expected `int` >= 0"),
+        (
+            '[services.s]\nscale = "deployment/s"\nmin_replicas = 3\nmax_replicas = 2',
+            r"services\.s\.min_replicas: expected at most max_replicas = 2",
+        ),
+        ("[replicas]\nmiss_share = 0.0", r"replicas\.miss_share: Expected `float` > 0"),
+        ("[replicas]\nshrink_margin = 0.5", r"replicas\.shrink_margin: Expected `float` >= 1"),
+    ],
+)
+def test_leases_and_replicas_that_cannot_be_are_refused(tmp_path: Path, toml: str, complaint: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f'[actuator]\nkind = "kubernetes"\n{toml}\n')
+    with pytest.raises(ConfigError, match=complaint):
+        controlplane.config.read(path, environ={})
+
+
+@pytest.mark.parametrize(
+    ("toml", "key"),
+    [
+        ('[leader]\nlease = "a"', "leader.lease"),
+        ("[services.s]\nmax_replicas = 2", "services.s.max_replicas"),
+    ],
+)
+def test_what_only_kubernetes_has_needs_its_actuator(tmp_path: Path, toml: str, key: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigError) as error:
+        controlplane.config.read(path, environ={})
+    assert str(error.value) == f'{path}: {key}: expected actuator.kind = "kubernetes" beside it'
+
+
 def test_a_kubeconfig_is_found_beside_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "control.toml"
     path.write_text('[actuator.kubernetes]\nnamespace = "serving"\nkubeconfig = "config"\n')

@@ -1,15 +1,28 @@
 """One door to each owner of CPU quotas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from controlplane import config as settings
+from controlplane.lease import Lease
 from controlplane.resize import Quota
+from controlplane.scales import Scales
 from core.config import ConfigError
 
-__all__ = ["ActuationError", "Actuator", "Pending", "Quota", "Unreachable", "WorkerRef", "make"]
+__all__ = [
+    "ActuationError",
+    "Actuator",
+    "Pending",
+    "Quota",
+    "Unreachable",
+    "WorkerRef",
+    "make",
+    "make_lease",
+    "make_scales",
+]
 
 
 class ActuationError(Exception):
@@ -82,15 +95,9 @@ def make(config: settings.Actuator) -> Actuator:
 
             return of(config)
         case settings.ActuatorKind.KUBERNETES:
-            try:
+            with _official_client():
                 from controlplane.actuators.kubernetes import KubernetesActuator
-            except ModuleNotFoundError as error:
-                if (error.name or "").partition(".")[0] != "kubernetes":
-                    raise
-                raise ConfigError(
-                    'actuator.kind: "kubernetes" needs the official client: '
-                    "pip install 'sponge-serving[kubernetes]'"
-                ) from error
+
             return KubernetesActuator(config)
         case settings.ActuatorKind.LOCAL:
             from controlplane.actuators.local import LocalActuator
@@ -100,3 +107,31 @@ def make(config: settings.Actuator) -> Actuator:
             from controlplane.actuators.threads import ThreadsActuator
 
             return ThreadsActuator()
+
+
+def make_lease(leader: settings.Leader, config: settings.Kubernetes) -> Lease:
+    """Reach the Lease that `leader` names. Raises ConfigError if that cannot work here."""
+    with _official_client():
+        from controlplane.actuators.lease import KubernetesLease
+
+    return KubernetesLease(leader, config)
+
+
+def make_scales(config: settings.Kubernetes) -> Scales:
+    """Reach what runs replicas. Raises ConfigError if that cannot work here."""
+    with _official_client():
+        from controlplane.actuators.scale import KubernetesScales
+
+    return KubernetesScales(config)
+
+
+@contextmanager
+def _official_client() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "kubernetes":
+            raise
+        raise ConfigError(
+            "actuator.kind: \"kubernetes\" needs the official client: pip install 'sponge-serving[kubernetes]'"
+        ) from error

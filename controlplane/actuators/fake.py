@@ -1,9 +1,13 @@
-"""An owner of quotas in memory, for tests: remembers what was written, fails or waits when told to."""
+"""Owners of quotas and replicas, and a Lease, in memory, for tests: they remember writes, and fail when told to."""
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from controlplane.actuators import ActuationError, Pending, Quota, Unreachable, WorkerRef
+from controlplane.election import Claim
+from controlplane.lease import LeaseConflictError, LeaseError
+from controlplane.scales import Scale, ScaleConflictError, ScaleError
 
 
 class FakeActuator:
@@ -75,3 +79,88 @@ class FakeActuator:
             raise Unreachable(self.unreachable)
         if self.failure:
             raise ActuationError(self.failure)
+
+
+class FakeScales:
+    """Replicas in memory by name; `writes` are all that were asked for, `failure` as of FakeActuator.
+
+    While `contested`, somebody else is always faster.
+    """
+
+    def __init__(self, **replicas: int) -> None:
+        self.replicas = {f"deployment/{name}": count for name, count in replicas.items()}
+        self.writes: list[tuple[str, int]] = []
+        self.reads = 0
+        self.failure = ""
+        self.contested = False
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Let reads wait until `release`."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    def __repr__(self) -> str:
+        return f"FakeScales(replicas={self.replicas}, writes={len(self.writes)})"
+
+    async def read(self, name: str) -> Scale:
+        self.reads += 1
+        await self._open.wait()
+        if self.failure:
+            raise ScaleError(self.failure)
+        return Scale(self.replicas[name], "1")
+
+    async def write(self, name: str, replicas: int, version: str) -> None:
+        if self.contested:
+            raise ScaleConflictError("the object has been modified")
+        self.replicas[name] = replicas
+        self.writes.append((name, replicas))
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeLease:
+    """A Lease in memory; `failure`, while not empty, is the text of the error that every call raises.
+
+    The next `lost` writes are performed, and their answers lost. `calls` counts all.
+    """
+
+    def __init__(self) -> None:
+        self.claim = Claim()
+        self.version = 1
+        self.failure = ""
+        self.lost = 0
+        self.calls = 0
+
+    def __repr__(self) -> str:
+        return f"FakeLease(claim={self.claim}, version={self.version})"
+
+    async def read(self) -> tuple[Claim, str]:
+        self._fail()
+        return self.claim, str(self.version)
+
+    async def write(self, claim: Claim, version: str) -> str:
+        self._fail()
+        if version != str(self.version):
+            raise LeaseConflictError("the object has been modified")
+        self.claim = claim
+        self.version += 1
+        if self.lost:
+            self.lost -= 1
+            raise LeaseError("no answer")
+        return str(self.version)
+
+    async def release(self, version: str) -> None:
+        await self.write(replace(self.claim, holder=""), version)
+
+    def close(self) -> None:
+        pass
+
+    def _fail(self) -> None:
+        self.calls += 1
+        if self.failure:
+            raise LeaseError(self.failure)

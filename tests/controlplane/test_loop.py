@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane import planner
-from controlplane.actuators.fake import FakeActuator
+from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
@@ -18,6 +18,7 @@ from controlplane.prior import Priors
 from controlplane.profiled import Times
 from controlplane.profilefile import Profile
 from controlplane.resize import Quota
+from controlplane.scaling import Scaling
 from controlplane.session import Session
 from controlplane.state import Fleet, Host
 from controlplane.store import Store
@@ -39,6 +40,7 @@ class Plane:
     path: str = ""
     hosts: list[Host] = field(default_factory=lambda: [Host(4000, 1 << 33)])
     priors: Priors = field(default_factory=lambda: Priors({}))
+    scales: FakeScales | None = None
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -46,15 +48,18 @@ class Plane:
         self.fleet.policies.update(self.config.services)
         self.registry.register(FleetCollector(self.fleet))
         self.store = Store(self.path)
+        metrics = Metrics(self.registry)
+        scales, replicas = self.scales, self.config.replicas
         self.loop = ControlLoop(
             self.config,
             self.fleet,
             self.actuator,
             self.store,
-            Metrics(self.registry),
+            metrics,
             lambda: self.now,
             self.decide,
             self.priors,
+            None if scales is None else Scaling(scales, replicas, metrics, lambda: self.now),
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
