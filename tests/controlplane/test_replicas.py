@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane import config
+from controlplane.curve import Curve
 from controlplane.demand import NOTHING, divided, settled
-from controlplane.latency import Curve
 from controlplane.operation import Limits, ServiceState
 from controlplane.profiled import of_curve
 from controlplane.replicas import Crew, Replicas, wish
