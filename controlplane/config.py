@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from controlplane import cpuset
 from core.config import ConfigError, LogLevel, Section, load
 from core.tls import Tls
 
@@ -61,6 +62,8 @@ class Planner(Section, frozen=True, kw_only=True):
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5
+    # Where memory is resized, what a limit has beyond the configuration's need and the peak seen so far, as a share.
+    memory_head_room: Annotated[float, Meta(ge=0)] = 0.25
 
 
 class Governor(Section, frozen=True, kw_only=True):
@@ -109,6 +112,11 @@ class Actuator(Section, frozen=True, kw_only=True):
     docker_label: str = "sponge.worker"
     compose_project: str = ""  # default: the project of the control plane's own container
     resize_memory: bool = False
+    # Docker: the control plane writes quotas to the containers' control groups itself, where it sees them writable, and
+    # the engine's record follows.
+    cgroup_write: bool = False
+    # CPU numbers that may be given to services with whole_cores, as in 2-7; default: all of this host.
+    whole_cores_cpus: str = ""
     # The local actuator changes only cgroups below this directory.
     cgroup_root: str = ""
     kubernetes: Kubernetes = msgspec.field(default_factory=Kubernetes)
@@ -122,6 +130,8 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     max_millicores: Positive = 64_000
     max_batch: Positive = 64
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
+    # Docker: its quotas are whole cores, each a CPU that no other service with whole_cores has.
+    whole_cores: bool = False
 
 
 class Store(Section, frozen=True, kw_only=True):
@@ -158,10 +168,11 @@ class Config(Section, frozen=True, kw_only=True):
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, and for what
-    the Kubernetes actuator cannot do without.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what
+    the Kubernetes actuator cannot do without, and for what only the Docker actuator can.
     """
     config = load(path, Config)
+    _check_docker(path, config)
     if config.actuator.kind is ActuatorKind.KUBERNETES:
         _check_kubernetes(path, config.actuator)
     for name, policy in config.services.items():
@@ -197,6 +208,21 @@ def _within(folder: Path, server: Server) -> Server:
         admin_write_token_file=str(folder / write) if write else "",
         tls=server.tls and server.tls.within(folder),
     )
+
+
+def _check_docker(path: Path, config: Config) -> None:
+    actuator = config.actuator
+    try:
+        cpuset.parse(actuator.whole_cores_cpus)
+    except ValueError as error:
+        raise ConfigError(f"{path}: actuator.whole_cores_cpus: {error}") from error
+    if actuator.kind is ActuatorKind.DOCKER:
+        return
+    pinned = [
+        f"services.{name}.whole_cores" for name, policy in config.services.items() if policy.whole_cores
+    ]
+    for key in [*(["actuator.cgroup_write"] if actuator.cgroup_write else []), *pinned]:
+        raise ConfigError(f'{path}: {key}: expected false with actuator.kind = "{actuator.kind.value}"')
 
 
 def _check_kubernetes(path: Path, actuator: Actuator) -> None:

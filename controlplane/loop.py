@@ -120,7 +120,14 @@ class ControlLoop:
         )
         worker = self.fleet.attach(hello, resize, governor, now)
         session = self._sessions[worker.worker_id] = Session(
-            worker, owner, self.actuator, self._metrics, self._period_s, self._clock, self._progress.set
+            worker,
+            owner,
+            self.actuator,
+            self._metrics,
+            self._period_s,
+            self._clock,
+            self._progress.set,
+            whole_cores=self.fleet.policy(hello.service).whole_cores,
         )
         log.info(
             "worker attached",
@@ -281,8 +288,10 @@ class ControlLoop:
         Its quota may be a small one that its predecessor had: engines keep it over a restart.
         """
         allocation = hello.allocation
-        unthrottled = 1000 * allocation.instances * allocation.threads + HEAD_ROOM_MILLICORES
-        most = min(self.fleet.host_millicores, self.fleet.policy(hello.service).max_millicores)
+        policy = self.fleet.policy(hello.service)
+        head_room = 0 if policy.whole_cores else HEAD_ROOM_MILLICORES
+        unthrottled = 1000 * allocation.instances * allocation.threads + head_room
+        most = min(self.fleet.host_millicores, policy.max_millicores)
         return max(allocation.cpu_millicores, min(unthrottled, most))
 
     def _poll(self) -> None:
@@ -292,7 +301,8 @@ class ControlLoop:
 
     async def _read_quota(self, hello: control_pb2.Hello) -> Quota | None:
         try:
-            return await self.actuator.read(worker_ref(hello))
+            whole_cores = self.fleet.policy(hello.service).whole_cores
+            return await self.actuator.read(worker_ref(hello, whole_cores))
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self.actuator.kind).inc()
             log.warning("quota not read", worker=hello.worker_id, service=hello.service, error=str(error))

@@ -45,6 +45,8 @@ class Session:
         period_s: float,
         clock: Callable[[], float],
         on_progress: Callable[[], None],
+        *,
+        whole_cores: bool = False,
     ) -> None:
         self.worker = worker
         self.outbox: asyncio.Queue[control_pb2.Directive | None] = asyncio.Queue()
@@ -55,6 +57,7 @@ class Session:
         self._period_s = period_s
         self._clock = clock
         self._on_progress = on_progress
+        self._whole_cores = whole_cores
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
@@ -93,7 +96,7 @@ class Session:
                     return
                 began = self._pending_since or time.perf_counter()
                 self._pending_since = None
-                await self._actuator.write(worker_ref(self.worker.hello), quota)
+                await self._actuator.write(worker_ref(self.worker.hello, self._whole_cores), quota)
         except Pending:
             self._pending_since = began
             self.perform(resize.quota_pending(self._clock()))
@@ -112,6 +115,6 @@ class Session:
             self.perform(resize.quota_written(quota.cpu_millicores, quota.memory_bytes, self._clock()))
 
 
-def worker_ref(hello: control_pb2.Hello) -> WorkerRef:
+def worker_ref(hello: control_pb2.Hello, whole_cores: bool) -> WorkerRef:
     """The worker as actuators know it."""
-    return WorkerRef(hello.worker_id, hello.container_id, hello.cgroup_path, hello.pid)
+    return WorkerRef(hello.worker_id, hello.container_id, hello.cgroup_path, hello.pid, whole_cores)

@@ -24,6 +24,7 @@ class Config(Section, frozen=True, kw_only=True):
     label: Annotated[str, Meta(min_length=1)] = "sponge.worker"
     compose_project: str = ""  # default: the project of the proxy's own container
     resize_memory: bool = False  # let memory limits through, and the use of memory; as actuator.resize_memory
+    whole_cores: bool = False  # let sets of CPUs through; as services.NAME.whole_cores
     max_body_bytes: Positive = 4096  # an update with every limit has some 150
     max_connections: Positive = 64  # a control plane has up to 32 calls under way
     request_timeout_s: Seconds = 5.0  # from the connection to the end of its request; and to take the answer

@@ -63,7 +63,7 @@ class Proxy:
             request = await self._request(reader, received)
             if request is None:
                 return None
-            call = policy.call(request, self._config.resize_memory)
+            call = policy.call(request, self._config.resize_memory, self._config.whole_cores)
             async with asyncio.timeout(self._config.engine_timeout_s):
                 return await self._forward(call)
         except Refusal as refusal:

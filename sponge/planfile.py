@@ -18,7 +18,6 @@ from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, DemandEstimate, 
 from controlplane.latency import UPPER_SPREAD, Curve, LatencyModel
 from controlplane.operation import Limits, ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
-from controlplane.status import MEMORY_HEAD_ROOM
 from controlplane.whatif import Host
 from core.config import ConfigError, Section, convert, load
 from evaluation.simulation.profile import ProfileError, read_times
@@ -128,6 +127,7 @@ def _state(
         raise ConfigError(f"{place}: memory_mib: expected host.memory_mib beside it")
     memory_mib = one.memory_mib or 0
     per_row_mib = one.memory_mib_per_row if host.memory_mib else 0.0
+    needed = 1 + settings.memory_head_room
     return ServiceState(
         name=name,
         latency=_latency(place, path.parent, one, settings.latency_quantile),
@@ -142,8 +142,8 @@ def _state(
         weight=one.weight,
         request_overhead_s=settings.request_overhead_ms / 1000,
         period_s=host.period_us / 1e6,
-        memory_base_bytes=int((memory_mib << 20) * MEMORY_HEAD_ROOM),
-        memory_per_row_bytes=int(per_row_mib * (1 << 20)),
+        memory_base_bytes=int((memory_mib << 20) * needed),
+        memory_per_row_bytes=int(per_row_mib * (1 << 20) * needed),
     )
 
 

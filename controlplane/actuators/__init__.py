@@ -23,13 +23,14 @@ class Pending(ActuationError):
 class WorkerRef:
     """Where a worker says that it runs: not to be believed, each actuator checks what it uses.
 
-    `container_id` is a pod's name in Kubernetes.
+    `container_id` is a pod's name in Kubernetes. `whole_cores`: it is to have CPUs of its own, as configured.
     """
 
     worker_id: str
     container_id: str = ""
     cgroup_path: str = ""
     pid: int = 0
+    whole_cores: bool = False
 
 
 class Actuator(Protocol):
@@ -49,7 +50,8 @@ class Actuator(Protocol):
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         """Put `quota` in force, with a CPU weight in proportion; in force on return.
 
-        Raises ActuationError, and Pending where the owner takes its time.
+        But for memory that is in use: a limit is lowered no further than that allows, which is no failure. CPU does not
+        depend on what becomes of memory. Raises ActuationError, and Pending where the owner takes its time.
         """
 
     async def close(self) -> None:

@@ -5,16 +5,20 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import docker
+import structlog
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
 from controlplane import config as settings
 from controlplane.actuators import ActuationError, Quota, WorkerRef
+from controlplane.actuators.direct import Direct
+from controlplane.actuators.limits import Held, floored, in_use
+from controlplane.actuators.pins import Pins, own
 from core.cgroup import CgroupError, cpu_shares, quota_us
 
 T = TypeVar("T")
@@ -22,7 +26,8 @@ T = TypeVar("T")
 PROJECT = "com.docker.compose.project"
 DEFAULT_PERIOD_US = 100_000
 DEFAULT_SHARES = 1024
-UNLIMITED_BYTES = 1 << 62  # the engine cannot lift a memory limit, but takes one that never binds
+
+log = structlog.get_logger()
 
 _ID = re.compile(r"[0-9a-f]{12,64}")
 
@@ -36,10 +41,12 @@ class _Container:
 
 
 class DockerActuator:
-    """Updates CPU quota, period and weight of a container in one call, and its memory limit where configured.
+    """Updates CPU quota, period and weight of a container in one call, and then, where configured, its memory limit.
 
     Touches only containers with the configured label that belong to the configured Compose project, or else to
     that of the control plane's own container. Memory is left alone, and read as unlimited, unless resize_memory.
+    With cgroup_write quotas are written to the container's control group, and the update follows. Whole cores are CPUs
+    that no other container with whole cores has, and no quota; such a container is read as having a quota of those.
     """
 
     kind = "docker"
@@ -53,54 +60,116 @@ class DockerActuator:
         self._project = config.compose_project
         self._allowed: dict[str, _Container] = {}  # by the id the worker gave
         self._lock = threading.Lock()
+        self._pins = Pins(config.whole_cores_cpus, self._is_ours)
+        self._direct = Direct(config.period_us, self._record) if config.cgroup_write else None
+        self._held_up: set[str] = set()  # ids of containers whose memory limit is higher than asked for
 
     async def read(self, worker: WorkerRef) -> Quota | None:
-        return await asyncio.to_thread(self._calling, self._read, worker)
+        container, quota = await asyncio.to_thread(self._calling, self._read, worker)
+        if self._direct is None or worker.whole_cores:
+            return quota
+        return replace(quota, cpu_millicores=await self._direct.read(container.id, quota.cpu_millicores))
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
+        if self._direct is None or worker.whole_cores:
+            await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
+            return
+        container = await asyncio.to_thread(self._calling, self._checked, worker)
+        if not await self._direct.write(container.id, quota.cpu_millicores):
+            await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
+        elif self._config.resize_memory:
+            try:
+                await asyncio.to_thread(
+                    self._calling, lambda _: self._write_memory(container, quota.memory_bytes), worker
+                )
+            finally:
+                # An engine that fails with a limit puts back all that it knows of the container.
+                await self._direct.write(container.id, quota.cpu_millicores)
 
     async def close(self) -> None:
+        if self._direct is not None:
+            await self._direct.close()
+        for container_id in self._pins.pinned:
+            with contextlib.suppress(ActuationError):  # it is gone, or the engine
+                await asyncio.to_thread(self._calling, self._unpin, WorkerRef("", container_id))
         await asyncio.to_thread(self._disconnect)
 
-    def _read(self, worker: WorkerRef) -> Quota:
-        container = self._checked(worker)
-        limits = self._connected().inspect_container(container.id)["HostConfig"]
-        quota = limits["CpuQuota"]
-        millicores = quota * 1000 // (limits["CpuPeriod"] or DEFAULT_PERIOD_US) if quota > 0 else None
-        memory = limits["Memory"] if self._config.resize_memory else 0
-        return Quota(millicores, memory if memory < UNLIMITED_BYTES else 0)
+    def _read(self, worker: WorkerRef) -> tuple[_Container, Quota]:
+        container, client = self._checked(worker), self._connected()
+        held = client.inspect_container(container.id)["HostConfig"]
+        quota = held["CpuQuota"]
+        millicores = quota * 1000 // (held["CpuPeriod"] or DEFAULT_PERIOD_US) if quota > 0 else None
+        if worker.whole_cores and millicores is None:
+            millicores = self._pins.read(client, container.id, held)
+        return container, Quota(millicores, Held.of(held).limit_bytes if self._config.resize_memory else 0)
 
     def _write(self, worker: WorkerRef, quota: Quota) -> None:
         container = self._checked(worker)
-        millicores, period_us = quota.cpu_millicores, self._config.period_us
-        # The engine takes 0 for «leave alone» and −1 for «no limit».
-        limits = {
-            "cpu_period": period_us,
-            "cpu_quota": -1 if millicores is None else quota_us(millicores, period_us),
-            "cpu_shares": DEFAULT_SHARES if millicores is None else cpu_shares(millicores),
-        }
+        # By itself and first: CPU waits for no memory, and is not refused with it.
+        if worker.whole_cores and quota.cpu_millicores is not None and quota.cpu_millicores % 1000 == 0:
+            self._pins.write(self._connected(), container.id, quota.cpu_millicores, self._config.period_us)
+        else:
+            self._write_cpu(container.id, quota.cpu_millicores)
         if self._config.resize_memory:
-            limits |= self._memory(container, quota.memory_bytes)
-        self._connected().update_container(container.id, **limits)
+            self._write_memory(container, quota.memory_bytes)
 
-    def _memory(self, container: _Container, memory_bytes: int) -> dict[str, int]:
-        """The memory part of an update: swap keeps its size, and the limit is never below what is in use."""
+    def _write_cpu(self, container_id: str, millicores: int | None) -> None:
+        period_us = self._config.period_us
+        # The engine takes 0 for «leave alone» and −1 for «no limit».
+        self._connected().update_container(
+            container_id,
+            cpu_period=period_us,
+            cpu_quota=-1 if millicores is None else quota_us(millicores, period_us),
+            cpu_shares=DEFAULT_SHARES if millicores is None else cpu_shares(millicores),
+            **self._pins.lifted(container_id),
+        )
+        self._pins.forget(container_id)
+
+    def _write_memory(self, container: _Container, limit_bytes: int) -> None:
+        """Change the memory limit if it differs, down to no less than what is in use allows.
+
+        A limit that stays higher harms nobody, and is no failure.
+        """
         client = self._connected()
-        before = client.inspect_container(container.id)["HostConfig"]
-        if not memory_bytes:
-            return {"mem_limit": UNLIMITED_BYTES, "memswap_limit": UNLIMITED_BYTES}
-        usage = client.stats(container.id, stream=False, one_shot=True)["memory_stats"]
-        cache = usage.get("stats", {})
-        # What the kernel gives back first, by its name in version 1 or 2, does not count as used.
-        reclaimable = cache.get("total_inactive_file", cache.get("inactive_file", 0))
-        used = usage.get("usage", 0) - reclaimable
-        if memory_bytes < used:
-            raise ActuationError(
-                f"container {container.name}: memory limit: expected at least {used} bytes in use"
-            )
-        swap = before["MemorySwap"] - before["Memory"] if before["MemorySwap"] > 0 else None
-        return {"mem_limit": memory_bytes, "memswap_limit": -1 if swap is None else memory_bytes + swap}
+        held = Held.of(client.inspect_container(container.id)["HostConfig"])
+        if limit_bytes == held.limit_bytes:
+            return
+        if not held.lowered_by(limit_bytes):
+            client.update_container(container.id, **held.update(limit_bytes))
+            return
+        used = in_use(client.stats(container.id, stream=False, one_shot=True)["memory_stats"])
+        limit = floored(limit_bytes, used)
+        refused = ""
+        try:
+            if held.lowered_by(limit):
+                client.update_container(container.id, **held.update(limit))
+        except NotFound:
+            raise
+        except APIError as error:  # in version 1 of control groups for what is in use after all
+            refused = str(error.explanation or error)
+        if limit == limit_bytes and not refused:
+            self._held_up.discard(container.id)
+        elif container.id not in self._held_up:
+            self._held_up.add(container.id)
+            numbers = {"wanted": limit_bytes, "in_use": used, "refused": refused}
+            log.info("memory limit not lowered in full", container=container.name, **numbers)
+
+    def _unpin(self, worker: WorkerRef) -> None:
+        """Give a container a quota in the place of its own CPUs."""
+        client = self._connected()
+        held = client.inspect_container(worker.container_id)["HostConfig"]
+        self._write_cpu(worker.container_id, 1000 * len(own(held)) or None)
+
+    async def _record(self, container_id: str, millicores: int | None) -> None:
+        """Have the engine's record say what is in force."""
+        await asyncio.to_thread(
+            self._calling,
+            lambda worker: self._write_cpu(worker.container_id, millicores),
+            WorkerRef("", container_id),
+        )
+
+    def _is_ours(self, labels: Mapping[str, str]) -> bool:
+        return self._config.docker_label in labels and labels.get(PROJECT) == self._own_project()
 
     def _checked(self, worker: WorkerRef) -> _Container:
         """The worker's container, if it may be touched; asks the engine once for each container."""

@@ -100,6 +100,7 @@ async def test_an_inspection_tells_no_secret(setup: Setup) -> None:
         "NanoCpus": 0,
         "Memory": 0,
         "MemorySwap": 0,
+        "CpusetCpus": "",
     }
 
 
