@@ -161,6 +161,13 @@ class Cgroup:
         name = "total_inactive_file" if self.version == 1 else "inactive_file"
         return max(0, used - _counters(self.memory / "memory.stat").get(name, 0))
 
+    def oom_kills(self) -> int:
+        """Processes of the group that the kernel has killed for want of memory."""
+        if self.memory is None:
+            return 0
+        counters = self.memory / ("memory.oom_control" if self.version == 1 else "memory.events")
+        return _counters(counters).get("oom_kill", 0)
+
     def memory_limit_bytes(self) -> int | None:
         """The group's own limit; None for none."""
         limit = self._memory_value("memory.limit_in_bytes", "memory.max")

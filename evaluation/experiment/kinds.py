@@ -12,7 +12,9 @@ import msgspec
 from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
-Kind = Literal["simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload"]
+Kind = Literal[
+    "simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload", "resizes"
+]
 
 # Imported only when one is run: each needs libraries that the others do not.
 _RUNS: dict[Kind, str] = {
@@ -24,6 +26,7 @@ _RUNS: dict[Kind, str] = {
     "learning": "evaluation.experiment.learning",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "resizes": "evaluation.experiment.resizes",
 }
 
 

@@ -131,4 +131,7 @@ def test_a_limit_of_memory_that_is_too_low_grows_at_once_whatever_becomes_of_the
     # With more CPU as planned; and none is no limit.
     larger = replace(allocation(2100), memory_bytes=150)
     assert governor.decide(current, larger, 2.0, settled=False) == Verdict(Action.GROW, larger)
-    assert governor.decide(allocation(1100), replace(allocation(1050), memory_bytes=150), 3.0, settled=True) is None
+    assert (
+        governor.decide(allocation(1100), replace(allocation(1050), memory_bytes=150), 3.0, settled=True)
+        is None
+    )

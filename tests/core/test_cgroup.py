@@ -51,6 +51,7 @@ def v1(tmp_path: Path) -> Path:
             "cgroup.procs": "",
             "memory.usage_in_bytes": 1000,
             "memory.stat": "inactive_file 1\ntotal_inactive_file 200",
+            "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2",
             "memory.limit_in_bytes": 9223372036854771712,
             "memory.memsw.limit_in_bytes": 9223372036854771712,
         },
@@ -78,6 +79,7 @@ def v2(tmp_path: Path) -> Path:
             "cpu.stat": "usage_usec 2500000\nnr_periods 7\nnr_throttled 3\nthrottled_usec 1500000",
             "memory.current": 1000,
             "memory.stat": "anon 700\ninactive_file 200",
+            "memory.events": "low 0\nmax 5\noom 3\noom_kill 2\noom_group_kill 0",
             "memory.max": "max",
         },
     )
@@ -113,6 +115,7 @@ def test_reads_usage_in_seconds_and_bytes(version, request):
     assert group.cpu_seconds() == 2.5
     assert group.throttling() == Throttling(7, 3, 1.5)
     assert (group.memory_bytes(), group.working_set_bytes(), group.memory_limit_bytes()) == (1000, 800, None)
+    assert group.oom_kills() == 2
     assert not group.is_root
 
 
