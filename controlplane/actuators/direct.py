@@ -46,11 +46,16 @@ def _holds_cpu(path: Path, mount: hierarchy.Mount) -> bool:
 
 @dataclass(slots=True)
 class _Container:
-    """`wanted` is what the record does not say yet, while `behind`; who updates it holds `updating`."""
+    """`wanted` was written last, and the record does not say so yet while it is `behind`.
+
+    Who writes to the group holds `writing`, who updates the record `updating`.
+    """
 
     group: Cgroup | None  # None: the engine writes, for good
     wanted: int | None = None
+    written: bool = False
     behind: bool = False
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
     following: asyncio.Task[None] | None = None
 
@@ -92,14 +97,32 @@ class Direct:
     async def write(self, container_id: str, millicores: int | None) -> bool:
         """Put a quota in force; False if the engine has to."""
         container = await self._container(container_id)
-        written = await self._written(container_id, container, millicores)
-        if written:
-            self._follow(container_id, container, millicores)
+        async with container.writing:
+            written = await self._written(container_id, container, millicores)
+            if written:
+                self._follow(container_id, container, millicores)
         if container.updating.locked():
             # What that writes to the group is not this. Until it is over nobody may count on what is in force.
-            async with container.updating:
+            async with container.updating, container.writing:
                 written = written and await self._written(container_id, container, millicores)
         return written
+
+    async def hold(self, container_id: str) -> None:
+        """Write the last quota once more, where there was one: somebody may have put another over it."""
+        container = self._containers.get(container_id)
+        if container is not None and container.written:
+            async with container.writing:
+                await self._written(container_id, container, container.wanted)
+
+    def used_bytes(self, container_id: str) -> int | None:
+        """Memory that a container uses, without page cache that is given back first; None where that is not seen."""
+        container = self._containers.get(container_id)
+        if container is None or container.group is None or container.group.memory is None:
+            return None
+        try:
+            return container.group.working_set_bytes()
+        except CgroupError:
+            return None
 
     async def close(self) -> None:
         """Bring every record to what is in force, as far as one attempt does."""
@@ -149,7 +172,7 @@ class Direct:
         container.behind = False  # what was to be recorded must not follow what the engine is about to write
 
     def _follow(self, container_id: str, container: _Container, millicores: int | None) -> None:
-        container.wanted, container.behind = millicores, True
+        container.wanted, container.written, container.behind = millicores, True, True
         if container.following is None or container.following.done():
             container.following = asyncio.create_task(self._bring(container_id, container))
 

@@ -18,6 +18,7 @@ from controlplane import config as settings
 from controlplane.actuators import ActuationError, Quota, WorkerRef
 from controlplane.actuators.direct import Direct
 from controlplane.actuators.limits import Held, floored, in_use
+from controlplane.actuators.memory import MemoryLimits
 from controlplane.actuators.pins import Pins, own
 from core.cgroup import CgroupError, cpu_shares, quota_us
 
@@ -62,36 +63,42 @@ class DockerActuator:
         self._lock = threading.Lock()
         self._pins = Pins(config.whole_cores_cpus, self._is_ours)
         self._direct = Direct(config.period_us, self._record) if config.cgroup_write else None
-        self._held_up: set[str] = set()  # ids of containers whose memory limit is higher than asked for
+        self._memory = MemoryLimits(self._put_memory)
+        self._held_up: set[str] = set()  # ids of containers of which it is told that a limit stayed higher
 
     async def read(self, worker: WorkerRef) -> Quota | None:
         container, quota = await asyncio.to_thread(self._calling, self._read, worker)
+        self._memory.forget(container.id)
         if self._direct is None or worker.whole_cores:
             return quota
         return replace(quota, cpu_millicores=await self._direct.read(container.id, quota.cpu_millicores))
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        if self._direct is None or worker.whole_cores:
-            await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
-            return
         container = await asyncio.to_thread(self._calling, self._checked, worker)
-        if not await self._direct.write(container.id, quota.cpu_millicores):
-            await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
-        elif self._config.resize_memory:
-            try:
-                await asyncio.to_thread(
-                    self._calling, lambda _: self._write_memory(container, quota.memory_bytes), worker
-                )
-            finally:
-                # An engine that fails with a limit puts back all that it knows of the container.
-                await self._direct.write(container.id, quota.cpu_millicores)
+        millicores = quota.cpu_millicores
+        # CPU by itself and first: it waits for no memory, and is not refused with it.
+        if worker.whole_cores and millicores is not None and millicores % 1000 == 0:
+            await self._called(container.id, self._pin, millicores)
+        elif (
+            self._direct is None
+            or worker.whole_cores
+            or not await self._direct.write(container.id, millicores)
+        ):
+            await self._called(container.id, self._write_cpu, millicores)
+        if self._config.resize_memory:
+            await self._memory.write(container.id, quota.memory_bytes)
+
+    async def settle(self) -> None:
+        """Wait until memory limits are as low as was asked for, or as may be."""
+        await self._memory.settle()
 
     async def close(self) -> None:
+        await self._memory.settle()
         if self._direct is not None:
             await self._direct.close()
         for container_id in self._pins.pinned:
             with contextlib.suppress(ActuationError):  # it is gone, or the engine
-                await asyncio.to_thread(self._calling, self._unpin, WorkerRef("", container_id))
+                await self._called(container_id, self._unpin)
         await asyncio.to_thread(self._disconnect)
 
     def _read(self, worker: WorkerRef) -> tuple[_Container, Quota]:
@@ -103,15 +110,11 @@ class DockerActuator:
             millicores = self._pins.read(client, container.id, held)
         return container, Quota(millicores, Held.of(held).limit_bytes if self._config.resize_memory else 0)
 
-    def _write(self, worker: WorkerRef, quota: Quota) -> None:
-        container = self._checked(worker)
-        # By itself and first: CPU waits for no memory, and is not refused with it.
-        if worker.whole_cores and quota.cpu_millicores is not None and quota.cpu_millicores % 1000 == 0:
-            self._pins.write(self._connected(), container.id, quota.cpu_millicores, self._config.period_us)
-        else:
-            self._write_cpu(container.id, quota.cpu_millicores)
-        if self._config.resize_memory:
-            self._write_memory(container, quota.memory_bytes)
+    async def _called(self, container_id: str, call: Callable[..., T], *words: Any) -> T:
+        """Run a call about a container that was checked, in a thread."""
+        return await asyncio.to_thread(
+            self._calling, lambda worker: call(worker.container_id, *words), WorkerRef("", container_id)
+        )
 
     def _write_cpu(self, container_id: str, millicores: int | None) -> None:
         period_us = self._config.period_us
@@ -125,48 +128,58 @@ class DockerActuator:
         )
         self._pins.forget(container_id)
 
-    def _write_memory(self, container: _Container, limit_bytes: int) -> None:
-        """Change the memory limit if it differs, down to no less than what is in use allows.
+    async def _put_memory(self, container_id: str, limit_bytes: int, may_lower: bool) -> bool:
+        try:
+            return await self._called(container_id, self._write_memory, limit_bytes, may_lower)
+        finally:
+            # An engine that fails with a limit puts back all that it knows of the container.
+            if self._direct is not None:
+                await self._direct.hold(container_id)
 
-        A limit that stays higher harms nobody, and is no failure.
+    def _write_memory(self, container_id: str, limit_bytes: int, may_lower: bool) -> bool:
+        """Change a memory limit if it differs; False if that would lower it, and it may not.
+
+        It is lowered to no less than what is in use allows. One that stays higher harms nobody, and is no failure.
         """
         client = self._connected()
-        held = Held.of(client.inspect_container(container.id)["HostConfig"])
+        held = Held.of(client.inspect_container(container_id)["HostConfig"])
         if limit_bytes == held.limit_bytes:
-            return
+            return True
         if not held.lowered_by(limit_bytes):
-            client.update_container(container.id, **held.update(limit_bytes))
-            return
-        used = in_use(client.stats(container.id, stream=False, one_shot=True)["memory_stats"])
+            client.update_container(container_id, **held.update(limit_bytes))
+            return True
+        if not may_lower:
+            return False
+        # An engine that was asked in the second before takes a second.
+        used = self._direct.used_bytes(container_id) if self._direct is not None else None
+        if used is None:
+            used = in_use(client.stats(container_id, stream=False, one_shot=True)["memory_stats"])
         limit = floored(limit_bytes, used)
         refused = ""
         try:
             if held.lowered_by(limit):
-                client.update_container(container.id, **held.update(limit))
+                client.update_container(container_id, **held.update(limit))
         except NotFound:
             raise
         except APIError as error:  # in version 1 of control groups for what is in use after all
             refused = str(error.explanation or error)
-        if limit == limit_bytes and not refused:
-            self._held_up.discard(container.id)
-        elif container.id not in self._held_up:
-            self._held_up.add(container.id)
+        if (limit != limit_bytes or refused) and container_id not in self._held_up:
+            self._held_up.add(container_id)
             numbers = {"wanted": limit_bytes, "in_use": used, "refused": refused}
-            log.info("memory limit not lowered in full", container=container.name, **numbers)
+            log.info("memory limit not lowered in full", container=container_id[:12], **numbers)
+        return True
 
-    def _unpin(self, worker: WorkerRef) -> None:
+    def _pin(self, container_id: str, millicores: int) -> None:
+        self._pins.write(self._connected(), container_id, millicores, self._config.period_us)
+
+    def _unpin(self, container_id: str) -> None:
         """Give a container a quota in the place of its own CPUs."""
-        client = self._connected()
-        held = client.inspect_container(worker.container_id)["HostConfig"]
-        self._write_cpu(worker.container_id, 1000 * len(own(held)) or None)
+        held = self._connected().inspect_container(container_id)["HostConfig"]
+        self._write_cpu(container_id, 1000 * len(own(held)) or None)
 
     async def _record(self, container_id: str, millicores: int | None) -> None:
         """Have the engine's record say what is in force."""
-        await asyncio.to_thread(
-            self._calling,
-            lambda worker: self._write_cpu(worker.container_id, millicores),
-            WorkerRef("", container_id),
-        )
+        await self._called(container_id, self._write_cpu, millicores)
 
     def _is_ours(self, labels: Mapping[str, str]) -> bool:
         return self._config.docker_label in labels and labels.get(PROJECT) == self._own_project()
@@ -224,8 +237,11 @@ class DockerActuator:
         try:
             return call(worker)
         except NotFound as error:
-            self._allowed.pop(worker.container_id, None)
-            raise ActuationError(f"container {worker.container_id} is gone: {error.explanation}") from error
+            gone = worker.container_id
+            self._allowed = {
+                said: each for said, each in self._allowed.items() if gone not in (said, each.id)
+            }
+            raise ActuationError(f"container {gone[:12]} is gone: {error.explanation}") from error
         except APIError as error:
             raise ActuationError(f"Docker refused: {error.explanation or error}") from error
         except CgroupError as error:

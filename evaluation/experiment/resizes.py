@@ -18,9 +18,9 @@ from docker.errors import DockerException
 from docker.models.containers import Container
 from msgspec import Meta
 
-from controlplane import actuators, config
-from controlplane.actuators import Actuator, Quota, WorkerRef
-from controlplane.actuators.docker import PROJECT
+from controlplane import config
+from controlplane.actuators import Quota, WorkerRef
+from controlplane.actuators.docker import PROJECT, DockerActuator
 from core.cgroup import Cgroup, CgroupError
 from core.config import ConfigError, Section, load
 from evaluation import owner
@@ -171,7 +171,7 @@ async def _resize(
     group = Cgroup.of_process(began["Pid"])
     if group is None:
         raise StartError("the containers' control groups are not to be seen from here")
-    actuator = actuators.make(
+    actuator = DockerActuator(
         config.Actuator(
             period_us=PERIOD_US,
             compose_project=worker.labels[PROJECT],
@@ -205,7 +205,7 @@ async def _resize(
 
 
 async def _one(
-    lived: Lived, actuator: Actuator, ref: WorkerRef, group: Cgroup, pid: int, rng: np.random.Generator
+    lived: Lived, actuator: DockerActuator, ref: WorkerRef, group: Cgroup, pid: int, rng: np.random.Generator
 ) -> None:
     """Ask for any CPU, and for memory between half of what is in use and twice what would be planned."""
     peak = _peak_bytes(pid)
@@ -216,6 +216,7 @@ async def _one(
     began = time.perf_counter()
     await actuator.write(ref, Quota(millicores, memory))
     lived.seconds.append(time.perf_counter() - began)
+    await actuator.settle()
     limit = group.memory_limit_bytes()
     now = group.working_set_bytes()
     lived.cpu_astray += group.quota_millicores() != millicores

@@ -220,3 +220,26 @@ async def test_what_is_read_is_what_is_in_force_and_a_record_that_differs_is_men
     await actuator.close()
     assert record.said == [800]
     assert await actuator.read(OTHER, 1500) == 1500  # not seen from here
+
+
+async def test_a_quota_is_held_against_whoever_puts_another_over_it(root):
+    path = group(root / "sys/fs/cgroup/docker" / ID)
+    actuator = Direct(PERIOD_US, Record(path / "cpu.max"), root)
+    await actuator.hold(ID)
+    await actuator.write(ID, 1500)
+    (path / "cpu.max").write_text("10000 20000")
+    await actuator.hold(ID)
+    assert in_force(path) == "30000 20000"
+    await actuator.close()
+
+
+async def test_what_a_container_uses_is_told_where_it_is_seen(root):
+    path = group(root / "sys/fs/cgroup/docker" / ID)
+    actuator = Direct(PERIOD_US, Record(path / "cpu.max"), root)
+    assert actuator.used_bytes(ID) is None
+    await actuator.write(ID, 1500)
+    (path / "memory.current").write_text("1000")
+    assert actuator.used_bytes(ID) is None
+    (path / "memory.stat").write_text("inactive_file 300")
+    assert actuator.used_bytes(ID) == 700
+    await actuator.close()

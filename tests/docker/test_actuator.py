@@ -59,9 +59,11 @@ async def test_memory_follows_where_configured(run, project, found):
     try:
         for mib in (512, 96, 128):
             await actuator.write(ref(container), Quota(1000, mib * MIB))
+            await actuator.settle()  # what is lowered is so later
             assert await actuator.read(ref(container)) == Quota(1000, mib * MIB)
             assert group.memory_limit_bytes() == mib * MIB
         await actuator.write(ref(container), Quota(800, 1))
+        await actuator.settle()
         lowest = group.memory_limit_bytes()
         assert (
             MARGIN_BYTES <= lowest < MARGIN_BYTES + 8 * MIB
@@ -88,6 +90,7 @@ async def test_swap_keeps_its_size_whatever_becomes_of_memory(run, project, foun
     try:
         for mib in (512, 0, 96, 256, 128):
             await actuator.write(ref(container), Quota(1000, mib * MIB))
+            await actuator.settle()
             container.reload()
             held = container.attrs["HostConfig"]
             swap = None if held["MemorySwap"] < 0 else (held["MemorySwap"] - held["Memory"]) // MIB
