@@ -50,8 +50,10 @@ class Actuator(Protocol):
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         """Put `quota` in force, with a CPU weight in proportion; in force on return.
 
-        But for memory that is in use: a limit is lowered no further than that allows, which is no failure. CPU does not
-        depend on what becomes of memory. Raises ActuationError, and Pending where the owner takes its time.
+        But for a memory limit that is lowered: that is so no further than what is in use allows, may come later, and is
+        no failure if it does not. CPU does not depend on what becomes of memory.
+
+        Raises ActuationError, and Pending where the owner takes its time.
         """
 
     async def close(self) -> None:
