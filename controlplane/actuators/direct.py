@@ -135,15 +135,18 @@ class Direct:
             return known
         try:
             group = await asyncio.to_thread(find, container_id, self._root)
-        except (OSError, CgroupError) as error:
+        except (OSError, CgroupError) as error:  # a group went meanwhile
             group = None
             self._complain(container_id, str(error))
         else:
             if group is None:
-                self._complain(
-                    container_id, "no such control group is seen from here: is /sys/fs/cgroup mounted?"
-                )
-        return self._containers.setdefault(container_id, _Container(group))
+                self._complain(container_id, "expected to see its control group from here")
+        # One that is just starting again is looked for again.
+        return (
+            _Container(None)
+            if group is None
+            else self._containers.setdefault(container_id, _Container(group))
+        )
 
     async def _written(self, container_id: str, container: _Container, millicores: int | None) -> bool:
         group = container.group
@@ -193,6 +196,7 @@ class Direct:
                     await self._record(container_id, millicores)
             except ActuationError as error:
                 self._complain(container_id, str(error), "record not updated")
+                await self.hold(container_id)  # what fails may have put back what was there before
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
                 gone = container.group is None or not container.group.cpu.is_dir()
                 if gone or self._closing.is_set():

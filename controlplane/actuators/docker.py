@@ -174,8 +174,9 @@ class DockerActuator:
 
     def _unpin(self, container_id: str) -> None:
         """Give a container a quota in the place of its own CPUs."""
-        held = self._connected().inspect_container(container_id)["HostConfig"]
-        self._write_cpu(container_id, 1000 * len(own(held)) or None)
+        cpus = own(self._connected().inspect_container(container_id)["HostConfig"])
+        if cpus:  # nobody has given it something else
+            self._write_cpu(container_id, 1000 * len(cpus))
 
     async def _record(self, container_id: str, millicores: int | None) -> None:
         """Have the engine's record say what is in force."""

@@ -55,6 +55,8 @@ class Record:
         await self.open.wait()
         if self.failures:
             self.failures -= 1
+            if self._path.exists():
+                self._path.write_text(f"10000 {PERIOD_US}")  # as an engine that goes back to what it knew
             raise ActuationError("Docker engine unreachable: connection refused")
         self.said.append(millicores)
         self._path.write_text(f"{'max' if millicores is None else millicores * 20} {PERIOD_US}")
@@ -140,6 +142,7 @@ async def test_a_record_that_fails_is_tried_again_and_told_of_once(root):
         assert await actuator.write(ID, 1500)
         await record.written.wait()
     assert record.said == [1500]
+    assert in_force(path) == "30000 20000"
     assert [line["event"] for line in logs] == ["record not updated"]
     await actuator.close()
 
@@ -151,6 +154,7 @@ async def test_at_the_end_a_record_that_fails_is_left(root):
     await actuator.write(ID, 1500)
     await actuator.close()
     assert (record.said, record.failures) == ([], 0)
+    assert (root / "sys/fs/cgroup/docker" / ID / "cpu.max").read_text() == "30000 20000"
 
 
 async def test_the_record_of_a_container_that_has_ended_is_left(root):
