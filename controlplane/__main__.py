@@ -22,6 +22,7 @@ from controlplane.leader import Leadership, LockError, Standby
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Planner
+from controlplane.prior import Priors
 from controlplane.server import AdminServer, ControlPlaneServer
 from controlplane.state import Fleet
 from controlplane.store import Store
@@ -57,10 +58,16 @@ def leadership(config: Config) -> Leadership:
     return Leadership("store.path", config.store.path and f"{config.store.path}.lock")
 
 
-async def serve(config: Config, leader: Leadership, decide: Planner = planner.plan) -> None:
+async def serve(
+    config: Config,
+    leader: Leadership,
+    decide: Planner = planner.plan,
+    priors: Priors | None = None,
+) -> None:
     """Stand by until this process leads; then plan and act until SIGTERM or SIGINT.
 
-    `decide` is what plans. Raises ListenError and FileError before anything else happens.
+    `decide` is what plans, `priors` what is believed of models until it is learned. Raises ListenError and FileError
+    before anything else happens.
     """
     clock = time.monotonic
     registry = CollectorRegistry()
@@ -85,7 +92,7 @@ async def serve(config: Config, leader: Leadership, decide: Planner = planner.pl
             return
         # What could touch an allocation is made only now, and the store read: until now another wrote it.
         with closing(Store(config.store.path)) as store:
-            control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide)
+            control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide, priors)
             registry.register(FleetCollector(control.fleet))
             control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
             control_pb2_grpc.add_AdminServicer_to_server(
@@ -140,10 +147,11 @@ def main(arguments: Sequence[str] | None = None, decide: Planner = planner.plan)
     path = parser.parse_args(arguments).config
     try:
         config = configuration.read(path)
+        priors = Priors.read(path, config.services)
         logs.configure(config.log_level)
         # Given up when no thread is left that could still write a quota.
         with closing(leadership(config)) as leader:
-            asyncio.run(serve(config, leader, decide))
+            asyncio.run(serve(config, leader, decide, priors))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

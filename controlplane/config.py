@@ -64,6 +64,8 @@ class Planner(Section, frozen=True, kw_only=True):
     solver_time_s: Seconds = 0.5
     # Where memory is resized, what a limit has beyond the configuration's need and the peak seen so far, as a share.
     memory_head_room: Annotated[float, Meta(ge=0)] = 0.25
+    # Where memory is short, and only there: what a plan may cost more than the best, as a share, not to be sought on.
+    solver_gap: Annotated[float, Meta(ge=0, lt=1)] = 0.001
 
 
 class Governor(Section, frozen=True, kw_only=True):
@@ -126,12 +128,16 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     """What one service may have, and what its deadlines are worth."""
 
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    # For what nobody foresees: so much more than the believed rate is planned for, as a share of it.
+    reserve: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_millicores: Annotated[int, Meta(ge=100)] = 500
     max_millicores: Positive = 64_000
     max_batch: Positive = 64
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
     # Docker: its quotas are whole cores, each a CPU that no other service with whole_cores has.
     whole_cores: bool = False
+    # File of `sponge profile`, relative to this one: what executions are believed to take until there have been some.
+    profile: str = ""
 
 
 class Store(Section, frozen=True, kw_only=True):
@@ -194,6 +200,10 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         kubernetes = replace(kubernetes, kubeconfig=str(path.parent / kubernetes.kubeconfig))
     return replace(
         config,
+        services={
+            name: replace(policy, profile=str(path.parent / policy.profile)) if policy.profile else policy
+            for name, policy in config.services.items()
+        },
         server=_within(path.parent, config.server),
         actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes),
     )

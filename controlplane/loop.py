@@ -17,6 +17,7 @@ from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.planner import Planner
+from controlplane.prior import Priors
 from controlplane.resize import Quota, Resize
 from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, version_of
@@ -41,6 +42,7 @@ class ControlLoop:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         decide: Planner = planner.plan,
+        priors: Priors | None = None,
     ) -> None:
         self.fleet = fleet
         self.store = store
@@ -58,6 +60,7 @@ class ControlLoop:
         self._owners: dict[str, Owner] = {}
         self._store_failed = False
         self._memory = Memory(store, config.store, metrics, clock)
+        self._priors = priors or Priors({})
 
     async def run(self) -> None:
         """Plan every interval, and at once on distress, and keep what is learned; until cancelled."""
@@ -108,7 +111,9 @@ class ControlLoop:
         async with owner.lock:  # a write for its predecessor may still be on its way
             quota = await self._read_quota(hello)
         if hello.model_digest not in self.fleet.models:
-            self.fleet.remember(hello.model_digest, self._memory.recall(hello.model_digest))
+            remembered = self._memory.recall(hello.model_digest)
+            profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
+            self.fleet.remember(hello.model_digest, remembered or profiled)
         now = self._clock()
         found = allocation_of(hello.allocation)
         startup = 0 if self.fleet.paused else self._startup_millicores(hello)

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Self
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
 from controlplane.demand import DemandEstimate
-from controlplane.latency import Floats, Integers, LatencyModel, stretched_mean, stretched_upper
+from controlplane.latency import Floats, Integers, LatencyModel, at_work, stretched_mean, stretched_upper
 from core import edf
 
 STEP_MILLICORES = 100
@@ -73,12 +73,21 @@ class ServiceState:
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
     current: Configuration | None = None
     weight: float = 1.0
+    reserve: float = 0.0  # share of the demand that is planned for beyond it
     request_overhead_s: float = 0.0015  # CPU of a request outside the model
     period_s: float = 0.02  # of the CPU quota
     cores_used: float = 0.0  # in the mean over the last second
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
+
+    @property
+    def planned_demand(self) -> DemandEstimate:
+        """What is believed to arrive, and the reserve."""
+        if not self.reserve:
+            return self.demand
+        more = 1 + self.reserve
+        return replace(self.demand, rate=more * self.demand.rate, rate_error=more * self.demand.rate_error)
 
     @property
     def saturated(self) -> bool:
@@ -213,7 +222,7 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     of its estimate higher, and a tenth more where the worker is saturated, is what batches grow to, else the k
     that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
     """
-    demand, model = service.demand, service.latency
+    demand, model = service.planned_demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
     row_rate = demand.rate * demand.rows_per_request
     most = max_utilisation / (1 + demand.rate_error / max(demand.rate, 1e-9))
@@ -228,12 +237,9 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     millicores, instances, threads = _columns(service.limits, host_millicores)
     means, uppers = model.grid(service.limits.max_threads, longest)
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
-    contention = 1 + model.kappa * (instances - 1)
-    runnable = instances * threads
-    mean_s = stretched_mean(mean * contention, runnable, millicores)
-    upper_s = stretched_upper(upper * contention, runnable, millicores, service.period_s)
+    mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
     # Threads divide the work and add none, but for what they wait for each other.
-    cpu_s = np.minimum(means[0], threads * mean) * contention / rows + overhead_s
+    cpu_s = np.minimum(means[0], threads * mean) * (1 + model.kappa * (instances - 1)) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
     load = np.where(whole, load, np.inf)
     sigmas = NormalDist().inv_cdf(model.quantile)  # from the mean to the upper quantile
@@ -263,6 +269,37 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
         of=of,
         batch=batches[limit],
     )
+
+
+def walls(
+    model: LatencyModel,
+    longest: int,
+    millicores: Integers,
+    instances: Integers,
+    threads: Integers,
+    period_s: float,
+) -> tuple[Floats, Floats]:
+    """Wall time of executions with all slots busy, [shape, rows - 1] up to `longest` rows: mean and upper quantile.
+
+    Of each shape the quota, instances and threads are a column [shape, 1].
+    """
+    means, uppers = model.grid(int(threads.max()), longest)
+    mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
+    crowd = 1 + model.kappa * (instances - 1)
+    runnable = instances * at_work(means[0], mean, threads)
+    return (
+        stretched_mean(mean * crowd, runnable, millicores),
+        stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
+    )
+
+
+def walls_of(
+    model: LatencyModel, longest: int, millicores: int, instances: int, threads: int, period_s: float
+) -> tuple[Floats, Floats]:
+    """The same of one shape, [rows - 1]."""
+    one = np.array([[millicores], [instances], [threads]])[:, :, None]
+    mean_s, upper_s = walls(model, longest, one[0], one[1], one[2], period_s)
+    return mean_s[0], upper_s[0]
 
 
 def _rows(load: Floats, request_rows: int, limits: Integers, most: float) -> Integers:

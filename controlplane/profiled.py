@@ -50,15 +50,15 @@ def of_curve(
     return of_times(times, quantile)
 
 
-def executions(times: Times) -> list[float]:
-    """Give a hundred durations of these quantiles, and of this mean as far as the quantiles leave it open.
+def executions(times: Times, count: int = _EXECUTIONS) -> list[float]:
+    """Give `count` durations of these quantiles, and of this mean as far as the quantiles leave it open.
 
     Between the quantiles they rise evenly, above the last they are level; below the median they fall as the mean asks.
     """
-    ranks = np.arange(1, _EXECUTIONS + 1) / _EXECUTIONS
+    ranks = np.arange(1, count + 1) / count
     durations = np.interp(ranks, [0.5, 0.95, 0.99], [times.p50_s, times.p95_s, times.p99_s])
     depth = np.maximum(0.5 - ranks, 0.0)
-    surplus = durations.sum() - _EXECUTIONS * times.mean_s
+    surplus = durations.sum() - count * times.mean_s
     slope = min(max(0.0, surplus / depth.sum()), times.p50_s / 0.5)
     found: list[float] = (durations - slope * depth).tolist()
     return found

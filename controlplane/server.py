@@ -131,7 +131,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
             )
         asked = {
             name: getattr(request, name)
-            for name in ("weight", "min_millicores", "max_millicores")
+            for name in ("weight", "reserve", "min_millicores", "max_millicores")
             if request.HasField(name)
         }
         try:
@@ -148,6 +148,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         return pb.ServicePolicy(
             service=request.service,
             weight=after.weight,
+            reserve=after.reserve,
             min_millicores=after.min_millicores,
             max_millicores=after.max_millicores,
         )

@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from controlplane import explanation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
-from controlplane.latency import stretched_mean, stretched_upper
-from controlplane.operation import Waiting
+from controlplane.operation import Waiting, walls_of
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
 from controlplane.state import Fleet, Worker, allocation_message
@@ -41,6 +38,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
         current=configuration_of(worker.allocation),
         weight=policy.weight,
+        reserve=policy.reserve,
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
         cores_used=worker.cores_used(),
@@ -93,19 +91,23 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
     """A directive with the service times that its allocation should give."""
     allocation = action.allocation
     table = worker.latency.table(allocation.threads, allocation.max_batch)
-    runnable, millicores = allocation.instances * allocation.threads, allocation.cpu_millicores
-    crowd = 1 + worker.latency.kappa * (allocation.instances - 1)
-    mean_s = stretched_mean(np.array(table.mean) * crowd, runnable, millicores)
-    upper_s = stretched_upper(np.array(table.upper) * crowd, runnable, millicores, period_s)
+    mean_s, upper_s = walls_of(
+        worker.latency,
+        allocation.max_batch,
+        allocation.cpu_millicores,
+        allocation.instances,
+        allocation.threads,
+        period_s,
+    )
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
         allocation=allocation_message(allocation),
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[rows]),
+                mean_ms=1000 * float(mean_s[rows - 1]),
                 low_ms=1000 * table.low[rows],
-                high_ms=1000 * float(upper_s[rows]),
+                high_ms=1000 * float(upper_s[rows - 1]),
             )
             for rows in range(1, allocation.max_batch + 1)
         ],
@@ -169,6 +171,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         running=len(service.running),
         saturated=service.saturated,
         weight=service.weight,
+        reserve=service.reserve,
         min_millicores=limits.min_millicores,
         max_millicores=limits.max_millicores,
         max_instances=limits.max_instances,

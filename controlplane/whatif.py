@@ -1,7 +1,7 @@
 """How services that are only described would fare on a host: the planner's own answer, and how many more would fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane import config
 from controlplane.knapsack import SolverStatus
@@ -119,6 +119,8 @@ def _prospect(
     service: ServiceState, assignment: Assignment, host: Host, settings: config.Planner
 ) -> Prospect:
     """Read off what the planner went by."""
+    # The reserve is a reason to have more, and no demand: what is foreseen is what would be missed without it.
+    service = replace(service, reserve=0.0)
     demand, chosen = service.demand, assignment.configuration
     found = operations(service, host.millicores, settings.max_utilisation)
     place = int(found.of[found.places(chosen).argmax()])
@@ -130,7 +132,7 @@ def _prospect(
         name=service.name,
         configuration=chosen,
         bound=assignment.reasons.bound,
-        utilisation=assignment.reasons.utilisation,
+        utilisation=float(found.load[place]),
         rate=demand.rate,
         batch_rows=rows,
         mean_s=float(found.mean_s[place]),

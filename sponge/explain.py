@@ -127,9 +127,10 @@ def _bound(seen: pb.Seen, choice: pb.Choice) -> str:
 
 
 def _seen(seen: pb.Seen, choice: pb.Choice) -> Iterator[str]:
+    reserve = f"; with a reserve of {seen.reserve:.0%}" if seen.reserve else ""
     full = "; the CPU is used up: a tenth more is planned for" * seen.saturated
     rows = f"{seen.rows_per_request:.1f} rows each"
-    yield f"  demand     {_rate(seen)}, {rows}, dispersion {seen.dispersion:.1f}{full}"
+    yield f"  demand     {_rate(seen)}, {rows}, dispersion {seen.dispersion:.1f}{reserve}{full}"
     yield f"  budgets    {_budgets(seen)}"
     rows = _count(seen.waiting_rows, "row")
     due = f" with {rows}, the first due in {seen.first_due_ms:.0f} ms" * (seen.waiting > 0)

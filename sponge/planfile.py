@@ -18,9 +18,9 @@ from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, DemandEstimate, 
 from controlplane.latency import UPPER_SPREAD, Curve, LatencyModel
 from controlplane.operation import Limits, ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
+from controlplane.profilefile import ProfileError, read_times
 from controlplane.whatif import Host
 from core.config import ConfigError, Section, convert, load
-from evaluation.simulation.profile import ProfileError, read_times
 
 Millicores = Annotated[int, Meta(ge=1, le=10_000_000)]
 Milliseconds = Annotated[float, Meta(gt=0, le=3_600_000)]
@@ -51,7 +51,7 @@ class Coefficients(Section, frozen=True, kw_only=True):
 
 
 class ServiceDescription(Section, frozen=True, kw_only=True):
-    """`[services.NAME]`: one worker. Weight, floor and ceiling are as in control.toml, maxima as in worker.toml."""
+    """`[services.NAME]`: one worker. Weight, reserve, floor, ceiling as in control.toml, maxima as in worker.toml."""
 
     profile: str | None = None  # file of `sponge profile`, beside this one
     latency: Coefficients | None = None  # instead of a profile
@@ -63,6 +63,7 @@ class ServiceDescription(Section, frozen=True, kw_only=True):
     # Variance over mean of arrival counts; 1: Poisson.
     dispersion: Annotated[float, Meta(ge=MIN_DISPERSION, le=MAX_DISPERSION)] = 1.0
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    reserve: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_millicores: Annotated[int, Meta(ge=100)] = _LIMITS.min_millicores
     max_millicores: Millicores = _LIMITS.max_millicores
     max_instances: Slots = _LIMITS.max_instances
@@ -140,6 +141,7 @@ def _state(
             max_batch=one.max_batch,
         ),
         weight=one.weight,
+        reserve=one.reserve,
         request_overhead_s=settings.request_overhead_ms / 1000,
         period_s=host.period_us / 1e6,
         memory_base_bytes=int((memory_mib << 20) * needed),

@@ -224,6 +224,23 @@ async def test_ceilings_are_told_with_what_more_would_save(capsys):
     assert "max_millicores = 1100 does not allow it" in printed
 
 
+async def test_a_reserve_can_be_set_and_is_told(capsys):
+    plane = Plane(FakeActuator({"w": Quota(1100)}))
+    worker = await FakeWorker.attach(plane)
+    async with answering(plane) as address, grpc.aio.insecure_channel(address) as channel:
+        admin = control_pb2_grpc.AdminStub(channel)
+        policy = await admin.SetServicePolicy(pb.SetServicePolicyRequest(service="vision", reserve=0.25))
+        assert (policy.reserve, policy.weight) == (0.25, 1.0)
+        with pytest.raises(grpc.aio.AioRpcError, match="reserve") as refused:
+            await admin.SetServicePolicy(pb.SetServicePolicyRequest(service="vision", reserve=-0.1))
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for _ in range(4):
+            await worker.second(5)
+        assert (await explained(address)).seen.reserve == 0.25
+        assert await asked(address, "vision") == 0
+    assert "; with a reserve of 25%" in capsys.readouterr().out
+
+
 def test_a_control_plane_that_does_not_answer(capsys):
     assert explain.run("127.0.0.1:1", "vision") == 2
     said = capsys.readouterr()

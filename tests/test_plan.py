@@ -13,11 +13,11 @@ from controlplane.config import Config, ServicePolicy
 from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
 from controlplane.profiled import executions
+from controlplane.profilefile import read_times
 from controlplane.resize import Quota
 from controlplane.state import Fleet
 from controlplane.store import Store
 from controlplane.whatif import foresee
-from evaluation.simulation.profile import read_times
 from protos import control_pb2 as pb
 from sponge import planfile
 from sponge.__main__ import main

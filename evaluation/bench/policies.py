@@ -8,12 +8,9 @@ cores of the originals a small host has too few to choose from.
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from controlplane.config import Governor, Planner
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import stretched_upper
-from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes
+from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes, walls_of
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, ServiceState
 
 TARGET = 0.8
@@ -117,10 +114,9 @@ class Usage:
 
 def _latency_s(service: ServiceState, millicores: int, instances: int, threads: int, rows: int) -> float:
     """95 % quantile of an execution under a quota, all slots busy."""
-    table = service.latency.table(threads, service.limits.max_batch)
-    crowd = 1 + service.latency.kappa * (instances - 1)
-    work_s = np.array(table.upper[rows] * crowd)
-    return float(stretched_upper(work_s, instances * threads, millicores, service.period_s))
+    most = service.limits.max_batch
+    _, upper_s = walls_of(service.latency, most, millicores, instances, threads, service.period_s)
+    return float(upper_s[rows - 1])
 
 
 def _fitting(millicores: int, most: int) -> int:

@@ -7,14 +7,8 @@ from evaluation.experiment import telemetry_size
 from evaluation.experiment.effect_time import Effect, Step, Way
 from evaluation.experiment.finding import Goal, Table
 from evaluation.experiment.footprint import ControlPlane, Worker
-from evaluation.experiment.planner_time import Timing
 from evaluation.experiment.telemetry_size import Size
 
-# Services, and milliseconds at most in the median: from state to plan with 64 waiting each, and of the solver alone.
-PLAN_GOALS = {1: 10, 8: 60, 32: 250}
-SOLVER_GOALS = {1: 3, 8: 8, 32: 40, 128: 250, 256: 1000}
-GAP_GOAL = 0.01
-_GOAL_QUEUE = 64
 # From distress to the larger quota in force, 99 of 100.
 EFFECT_GOALS_MS = {Way.LOCAL: 40, Way.DIRECT: 40, Way.DOCKER: 150}
 _MIB = 1 << 20
@@ -24,9 +18,6 @@ _MIB = 1 << 20
 class Measured:
     """Everything that tables and plots are made of."""
 
-    plans: Sequence[Timing]
-    solutions: Sequence[Timing]
-    solutions_memory_short: Sequence[Timing]
     sizes: Sequence[Size]
     control_planes: Sequence[ControlPlane]
     workers: Sequence[Worker]
@@ -37,8 +28,6 @@ class Measured:
 def tables(measured: Measured, rate: float, max_batch: int) -> list[Table]:
     """Everything that was measured; workers reported `rate` requests per second, and ran up to `max_batch` rows."""
     return [
-        _planning(measured.plans),
-        _solving(measured),
         _telemetry(measured.sizes),
         Table(
             title="Control plane",
@@ -86,31 +75,8 @@ def tables(measured: Measured, rate: float, max_batch: int) -> list[Table]:
 
 
 def goals(measured: Measured) -> list[Goal]:
-    """What was promised of planner, solver and effect; what was not measured has no goal."""
+    """What was promised of effects; what was not measured has no goal."""
     made = []
-    for timing in measured.plans:
-        case = timing.case
-        if (
-            case.crowded
-            and case.waiting == _GOAL_QUEUE
-            and (most := PLAN_GOALS.get(case.services)) is not None
-        ):
-            made.append(
-                Goal(
-                    goal=f"{_services(case.services)}: state to plan ≤ {most} ms",
-                    measured=_milliseconds(timing),
-                    met=timing.median_ms <= most,
-                )
-            )
-    made += [
-        Goal(
-            goal=f"{_services(timing.case.services)}: solver ≤ {most} ms at a gap ≤ {GAP_GOAL:.0%}",
-            measured=f"{_milliseconds(timing)}, gap {timing.gap:.2%}",
-            met=timing.median_ms <= most and timing.gap <= GAP_GOAL,
-        )
-        for timing in measured.solutions
-        if (most := SOLVER_GOALS.get(timing.case.services)) is not None
-    ]
     for effect in measured.effects:
         if effect.step is Step.DISTRESS:
             most = EFFECT_GOALS_MS[effect.way]
@@ -123,50 +89,6 @@ def goals(measured: Measured) -> list[Goal]:
                 )
             )
     return made
-
-
-def _planning(plans: Sequence[Timing]) -> Table:
-    return Table(
-        title="From state to plan",
-        columns=("services", "waiting each", "host cores", "host", "median ms", "p95 ms", "times", "status"),
-        rows=[
-            (
-                t.case.services,
-                t.case.waiting,
-                t.case.host_cores,
-                "crowded" if t.case.crowded else "room",
-                t.median_ms,
-                t.p95_ms,
-                t.repetitions,
-                t.status,
-            )
-            for t in plans
-        ],
-        note="Fit of the latency models, table of configurations and solver. Up to 16 instances, 16 threads, 8 rows.",
-    )
-
-
-def _solving(measured: Measured) -> Table:
-    cases = (("CPU", measured.solutions), ("CPU and memory", measured.solutions_memory_short))
-    return Table(
-        title="Solver alone",
-        columns=("services", "host cores", "contended", "median ms", "p95 ms", "times", "gap %", "status"),
-        rows=[
-            (
-                t.case.services,
-                t.case.host_cores,
-                contended,
-                t.median_ms,
-                t.p95_ms,
-                t.repetitions,
-                100 * t.gap,
-                t.status,
-            )
-            for contended, timings in cases
-            for t in timings
-        ],
-        note="Dynamic programming, and CP-SAT where memory is short. Demand is half as much again as there is.",
-    )
 
 
 def _telemetry(sizes: Sequence[Size]) -> Table:
@@ -211,11 +133,3 @@ def notes(measured: Measured) -> list[str]:
         if whole and owner
     ]
     return told
-
-
-def _services(count: int) -> str:
-    return "1 service" if count == 1 else f"{count} services"
-
-
-def _milliseconds(timing: Timing) -> str:
-    return f"{timing.median_ms:.1f} ms in the median, p95 {timing.p95_ms:.1f}"

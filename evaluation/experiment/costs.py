@@ -13,35 +13,19 @@ from evaluation.experiment import (
     cost_tables,
     effect_time,
     footprint,
-    planner_time,
     telemetry_size,
 )
-from evaluation.experiment.cost_tables import EFFECT_GOALS_MS, PLAN_GOALS, SOLVER_GOALS, Measured
+from evaluation.experiment.cost_tables import EFFECT_GOALS_MS, Measured
 from evaluation.experiment.effect_time import Effect
 from evaluation.experiment.finding import Finding, Plot, machine
 from evaluation.experiment.footprint import ControlPlane, Worker
 from evaluation.experiment.kinds import Options
-from evaluation.experiment.planner_time import CROWDED, ROOM, Patience, Timing
 from evaluation.experiment.spinner import Unavailable
 from evaluation.process import StartError
 
 Positive = Annotated[int, Meta(ge=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
-
-# Beyond so many services only crowded hosts are planned: what differs is the solver, which is timed alone.
-_MOST_WITH_ROOM = 32
-
-
-class Planner(Section, frozen=True, kw_only=True):
-    """Fleets to plan, and how often."""
-
-    host_cores: Positive
-    services: list[Positive]
-    queue: list[NonNegative]
-    least: Positive
-    most: Positive
-    seconds: Seconds
 
 
 class Telemetry(Section, frozen=True, kw_only=True):
@@ -73,7 +57,6 @@ class Settings(Section, frozen=True, kw_only=True):
     title: str
     question: str
     seed: int
-    planner: Planner
     telemetry: Telemetry
     footprint: Footprint
     effect: EffectTimes
@@ -87,17 +70,7 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
         measured = measure(settings, options)
     except StartError as error:
         raise ConfigError(str(error)) from error
-    growth = "costs-planner.png"
-    cost_plots.growth(
-        output / growth,
-        measured.plans,
-        measured.solutions,
-        {count: float(most) for count, most in PLAN_GOALS.items()},
-        {count: float(most) for count, most in SOLVER_GOALS.items()},
-    )
-    plots = [
-        Plot(file=growth, caption="Planning against services, crowded hosts; medians, crosses are goals.")
-    ]
+    plots = []
     if measured.effects:
         effects = "costs-effect.png"
         cost_plots.effects(output / effects, measured.effects)
@@ -117,28 +90,12 @@ def run(toml: Path, output: Path, options: Options) -> Finding:
 
 def measure(settings: Settings, options: Options) -> Measured:
     """Raises StartError."""
-    planner, seed = settings.planner, settings.seed
-    patience = Patience(planner.least, planner.most, options.seconds or planner.seconds)
-    plans: list[Timing] = []
-    for fill in (ROOM, CROWDED):
-        counts = [count for count in planner.services if fill >= 1 or count <= _MOST_WITH_ROOM]
-        for timing in planner_time.plans(counts, planner.queue, planner.host_cores, fill, patience, seed):
-            options.progress(f"planned {timing.case.services} services, {timing.case.waiting} waiting each")
-            plans.append(timing)
-    options.progress("solving")
-    solutions, short = (
-        list(planner_time.solutions(planner.services, planner.host_cores, patience, seed, memory_short=short))
-        for short in (False, True)
-    )
     sizes = list(telemetry_size.samples(settings.telemetry.rates, settings.telemetry.queue))
     with tempfile.TemporaryDirectory(prefix="sponge-costs-") as folder:
         control_planes, workers, effects, unavailable = process.run(
             _processes(Path(folder), settings, options)
         )
     return Measured(
-        plans=plans,
-        solutions=solutions,
-        solutions_memory_short=short,
         sizes=sizes,
         control_planes=control_planes,
         workers=workers,

@@ -13,7 +13,18 @@ from core.config import ConfigError, load
 from evaluation.experiment.finding import Finding
 
 Kind = Literal[
-    "simulation", "bench", "costs", "cfs-period", "trust", "learning", "endurance", "overload", "resizes"
+    "simulation",
+    "bench",
+    "costs",
+    "cfs-period",
+    "trust",
+    "learning",
+    "residuals",
+    "endurance",
+    "overload",
+    "planner",
+    "monotony",
+    "resizes",
 ]
 
 # Imported only when one is run: each needs libraries that the others do not.
@@ -24,9 +35,12 @@ _RUNS: dict[Kind, str] = {
     "cfs-period": "evaluation.experiment.cfs_period",
     "trust": "evaluation.experiment.trust",
     "learning": "evaluation.experiment.learning",
+    "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
     "resizes": "evaluation.experiment.resizes",
+    "planner": "evaluation.experiment.planning",
+    "monotony": "evaluation.experiment.monotony",
 }
 
 

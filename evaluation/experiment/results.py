@@ -21,6 +21,7 @@ _ORDER = (
     "trust",
     "serving",
     "learning",
+    "residuals",
 )
 
 

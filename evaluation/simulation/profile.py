@@ -1,28 +1,24 @@
 """How long executions take: a measured grid as policies see it, and the truth that a simulation makes of it."""
 
-import csv
-import itertools
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
+from controlplane import profilefile
 from controlplane.profiled import Times
+from controlplane.profilefile import ProfileError
 from evaluation import paper
 from evaluation.paper import Point
+
+__all__ = ["ProfileError", "Truth", "cheapest_batch", "followed", "read", "read_authors_times"]
 
 # Columns of the two formats: of the paper's authors (seconds), and of Sponge (milliseconds).
 _AUTHORS = ("max_batch_size", "cpu_request", "model_latencies_p99")
 _OWN = ("rows", "threads", "p99_ms")
 _AUTHORS_WHOLE = (*_AUTHORS[:2], "model_latencies_avg", "model_latencies_p95", "model_latencies_p99")
-
-
-class ProfileError(ValueError):
-    """A profile that cannot be used; the text is one line with file and expectation."""
 
 
 def read(path: Path) -> tuple[Point, ...]:
@@ -31,29 +27,13 @@ def read(path: Path) -> tuple[Point, ...]:
     Either the columns max_batch_size, cpu_request, model_latencies_p99 in seconds (the Sponge paper's authors),
     or rows, threads, p99_ms (`sponge profile`); other columns and comment lines are ignored. Raises ProfileError.
     """
-    header, lines = _lines(path)
+    _, header, lines = profilefile.table(path)
+    lines = profilefile.alone(path, header, lines)
     for names, unit_ms in ((_AUTHORS, 1000.0), (_OWN, 1.0)):
         if set(names) <= set(header):
-            cells = _cells(path, names, header, lines)
+            cells = profilefile.cells(path, names, header, lines)
             return tuple(Point(*key, unit_ms * latency) for key, (latency,) in cells.items())
     raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS)} or {', '.join(_OWN)}")
-
-
-def read_times(path: Path) -> dict[tuple[int, int], Times]:
-    """Read what `sponge profile` writes, by (rows, threads), whole. Raises ProfileError."""
-    names = ("rows", "threads", "mean_ms", "p50_ms", "p95_ms", "p99_ms")
-    header, lines = _lines(path)
-    if not set(names) <= set(header):
-        raise ProfileError(f"{path}: expected the columns {', '.join(names)}")
-    times = {}
-    for (rows, threads), (mean, p50, p95, p99) in _cells(path, names, header, lines).items():
-        if not p50 <= p95 <= p99:
-            raise ProfileError(
-                f"{path}: {rows} rows on {threads} threads: expected quantiles that do not fall, "
-                f"got p50_ms = {p50:g}, p95_ms = {p95:g}, p99_ms = {p99:g}"
-            )
-        times[rows, threads] = Times(mean / 1000, p50 / 1000, p95 / 1000, p99 / 1000)
-    return times
 
 
 def read_authors_times(path: Path) -> dict[tuple[int, int], Times]:
@@ -61,11 +41,11 @@ def read_authors_times(path: Path) -> dict[tuple[int, int], Times]:
 
     They tell no median: the mean stands for it.
     """
-    header, lines = _lines(path)
+    _, header, lines = profilefile.table(path)
     if not set(_AUTHORS_WHOLE) <= set(header):
         raise ProfileError(f"{path}: expected the columns {', '.join(_AUTHORS_WHOLE)}")
     times = {}
-    for (batch, cores), (mean, p95, p99) in _cells(path, _AUTHORS_WHOLE, header, lines).items():
+    for (batch, cores), (mean, p95, p99) in profilefile.cells(path, _AUTHORS_WHOLE, header, lines).items():
         if not mean <= p95 <= p99:
             raise ProfileError(
                 f"{path}: a batch of {batch} on {cores}: expected average, p95 and p99 that do not fall, "
@@ -73,68 +53,6 @@ def read_authors_times(path: Path) -> dict[tuple[int, int], Times]:
             )
         times[batch, cores] = Times(mean, mean, p95, p99)
     return times
-
-
-def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Read the header, and the lines below it with their numbers."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ProfileError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ProfileError(f"{path}: expected a text file in UTF-8") from error
-    numbers = [n for n, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-    table = csv.reader(lines[n - 1] for n in numbers)
-    header = next(table, [])
-    return header, list(zip(numbers[1:], table, strict=False))
-
-
-def _cells(
-    path: Path,
-    names: Sequence[str],
-    header: Sequence[str],
-    numbered: Iterable[tuple[int, Sequence[str]]],
-) -> dict[tuple[int, int], tuple[float, ...]]:
-    """Read lines with their numbers: latencies by (batch, cores), whose columns come first in `names`.
-
-    Every cell of the grid has a line.
-    """
-    columns = [header.index(name) for name in names]
-    seen: dict[tuple[int, int], int] = {}
-    cells = {}
-    for number, words in numbered:
-        batch, cores, *latencies = (words[c] if c < len(words) else "" for c in columns)
-        for name, word in zip(names, (batch, cores), strict=False):
-            if not re.fullmatch(r"[1-9]\d{0,5}", word.strip()):
-                raise ProfileError(
-                    f"{path}: line {number}: {name}: expected a whole number from 1 on, got {word!r}"
-                )
-        key = int(batch), int(cores)
-        cells[key] = tuple(
-            _latency(f"{path}: line {number}: {name}", word)
-            for name, word in zip(names[2:], latencies, strict=True)
-        )
-        before = seen.setdefault(key, number)
-        if before != number:
-            raise ProfileError(f"{path}: line {number}: the same batch and cores as in line {before}")
-    grid = itertools.product(sorted({b for b, _ in cells}), sorted({c for _, c in cells}))
-    for batch_size, count in ((1, 1), *grid):
-        if (batch_size, count) not in cells:
-            raise ProfileError(
-                f"{path}: expected every batch size with every number of cores, and both from 1 on: "
-                f"a batch of {batch_size} on {count} is missing"
-            )
-    return cells
-
-
-def _latency(place: str, word: str) -> float:
-    try:
-        latency = float(word)
-    except ValueError:
-        latency = math.nan
-    if not 0 < latency < math.inf:
-        raise ProfileError(f"{place}: expected a number above 0, got {word!r}")
-    return latency
 
 
 @dataclass(frozen=True, slots=True)

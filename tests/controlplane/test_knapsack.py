@@ -4,7 +4,7 @@ import subprocess
 import sys
 from itertools import product
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controlplane.knapsack import Choice, SolverStatus, solve
@@ -40,6 +40,40 @@ def test_solve_equals_brute_force(menus, host_cpu, host_memory):
     else:
         assert solution.status is SolverStatus.OVERCOMMITTED
         assert [c.cpu for c in chosen] == [min(choice.cpu for choice in menu) for menu in menus]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    menus=st.lists(st.lists(CHOICES, min_size=1, max_size=4), min_size=1, max_size=4),
+    host_memory=st.integers(0, 12),
+    gap_limit=st.sampled_from([0.0, 0.05, 0.99]),
+    time_limit_s=st.sampled_from([1e-6, 10.0]),
+)
+def test_a_solution_is_no_further_from_the_optimum_than_its_gap_says(
+    menus, host_memory, gap_limit, time_limit_s
+):
+    costs = [
+        sum(choice.cost for choice in chosen)
+        for chosen in product(*menus)
+        if sum(choice.cpu for choice in chosen) <= 3000
+        and sum(choice.memory for choice in chosen) <= host_memory
+    ]
+    assume(costs)
+    solution = solve(menus, 3000, host_memory, time_limit_s, gap_limit)
+    chosen = [menu[index] for menu, index in zip(menus, solution.chosen, strict=True)]
+    cost = sum(choice.cost for choice in chosen)
+    assert sum(choice.memory for choice in chosen) <= host_memory
+    assert cost - min(costs) <= solution.gap * max(cost, 0.01) + 1e-9
+    assert solution.gap <= gap_limit or time_limit_s < 1
+    assert (solution.status is SolverStatus.OPTIMAL) == (solution.gap == 0)
+
+
+def test_costs_that_say_never_and_memory_in_bytes_leave_bounds_true():
+    menu = [Choice(100 * n, (n << 30) + n, 1e10 / n if n > 3 else 1e14) for n in range(1, 12)]
+    solution = solve([menu] * 12, 5000, 40 << 30, 10.0)
+    chosen = [menu[index] for index in solution.chosen]
+    assert sum(choice.memory for choice in chosen) <= 40 << 30
+    assert solution.status is SolverStatus.OPTIMAL
 
 
 def test_nothing_to_solve():

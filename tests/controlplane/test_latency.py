@@ -16,6 +16,7 @@ from controlplane.latency import (
     KAPPA,
     Curve,
     LatencyModel,
+    at_work,
     fit_curve,
     stretched_mean,
     stretched_upper,
@@ -246,6 +247,25 @@ def test_stretch_below_one_core():
     # Short work may begin with a stand-still.
     assert stretched_mean(0.005, 1, 500) == pytest.approx(0.010)
     assert stretched_upper(0.005, 1, 500, 0.020) == pytest.approx(0.015)
+
+
+def test_a_stand_still_that_hardly_any_execution_meets_is_not_in_the_quantile():
+    # One in 25 of those that take 0.4 of 10 ms; of many that follow each other each takes twice that in the mean.
+    assert stretched_upper(0.0004, 1, 500, 0.020) == pytest.approx(0.0008)
+    assert stretched_upper(0.0004, 1, 500, 0.020, quantile=0.99) == pytest.approx(0.0104)
+    # One in 25 meets a third.
+    assert stretched_upper(0.0204, 1, 500, 0.020) == pytest.approx(0.0408)
+    assert stretched_upper(0.0204, 1, 500, 0.020, quantile=0.99) == pytest.approx(0.0504)
+
+
+def test_threads_that_wait_use_less_quota():
+    assert at_work(0.1, 0.05, 2) == 2.0
+    assert at_work(0.1, 0.08, 2) == pytest.approx(1.25 + 0.75 / 2)
+    assert at_work(0.1, 0.12, 2) == 1.5  # threads that only cost
+    assert at_work(0.1, 0.1, 1) == 1.0
+    # 1.5 of them fit into 1.5 cores, and two that never wait do not.
+    assert stretched_mean(0.12, at_work(0.1, 0.12, 2), 1500) == pytest.approx(0.12)
+    assert stretched_mean(0.06, at_work(0.12, 0.06, 2), 1500) == pytest.approx(0.08)
 
 
 @settings(deadline=None)

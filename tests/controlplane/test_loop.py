@@ -14,6 +14,9 @@ from controlplane.latency import UNKNOWN_WORK_S
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons
+from controlplane.prior import Priors
+from controlplane.profiled import Times
+from controlplane.profilefile import Profile
 from controlplane.resize import Quota
 from controlplane.session import Session
 from controlplane.state import Fleet
@@ -34,6 +37,7 @@ class Plane:
     now: float = 0.0
     decide: Planner = planner.plan
     path: str = ""
+    priors: Priors = field(default_factory=lambda: Priors({}))
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,6 +53,7 @@ class Plane:
             Metrics(self.registry),
             lambda: self.now,
             self.decide,
+            self.priors,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -456,6 +461,34 @@ async def test_the_first_plan_after_a_restart_is_of_what_was_learned_before(tmp_
         assert planned[-1] == pytest.approx((work_s, 10), rel=0.05)
         for _ in range(10):
             await worker.second(20, wall_ms=25.0)
+        obeying = asyncio.create_task(worker.acknowledge_all())
+        await plane.loop.goodbye()
+        await obeying
+        plane.store.close()
+
+
+async def test_the_first_plan_is_of_the_profile_and_after_a_restart_of_what_was_learned(tmp_path):
+    planned = []
+
+    def decide(services, *limits):
+        planned.append(services[0].latency.mean(1, 1))
+        return planner.plan(services, *limits)
+
+    profile = Profile("d", {1: {(1, 1): Times(0.012, 0.012, 0.013, 0.014)}})
+    for life, work_s in enumerate((0.012, 0.025)):
+        plane = Plane(
+            FakeActuator({"w": Quota(1100)}),
+            now=1000.0 * life,
+            decide=decide,
+            path=str(tmp_path / "db"),
+            priors=Priors({"vision": profile}),
+        )
+        worker = await FakeWorker.attach(plane)
+        await worker.second(10, executed=0)
+        assert planned[-1] == pytest.approx(work_s, rel=0.05)
+        for _ in range(20):
+            await worker.second(20, wall_ms=25.0)
+        assert planned[-1] == pytest.approx(0.025, rel=0.05)  # live executions have taken over
         obeying = asyncio.create_task(worker.acknowledge_all())
         await plane.loop.goodbye()
         await obeying

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import LatencyModel
+from controlplane.latency import WAITING, LatencyModel
 from controlplane.operation import (
     Limits,
     Operations,
@@ -27,7 +27,7 @@ from controlplane.operation import (
 )
 from controlplane.planner import Bound, Configuration, plan
 
-SETTINGS = config.Planner()
+SETTINGS = config.Planner(solver_gap=0.0)
 PLENTY = 1 << 50
 HOST = 15_700
 
@@ -562,7 +562,9 @@ def load_by_rows(state, millicores, instances, threads, longest) -> list[float]:
     row_rate = arriving.rate * arriving.rows_per_request
     loads = [math.inf]
     for k in range(1, longest + 1):
-        wall_s = mean[k] * contention * max(1.0, 1000 * instances * threads / millicores)
+        useful = min(single[k] / mean[k], threads)
+        runnable = instances * (useful + WAITING * (threads - useful))
+        wall_s = mean[k] * contention * max(1.0, 1000 * runnable / millicores)
         cpu_s = (
             min(single[k], threads * mean[k]) * contention / k
             + state.request_overhead_s / arriving.rows_per_request
@@ -605,3 +607,11 @@ def test_floors_that_do_not_fit_together():
     assert planned.status is SolverStatus.OVERCOMMITTED
     assert planned.host_full
     assert all(a.configuration.cpu_millicores == 500 for a in planned.assignments)
+
+
+def test_a_reserve_is_planned_for_as_demand():
+    state = service(CONV, demand(12.0, 1.0))
+    more = service(CONV, demand(18.0, 1.0))
+    kept = plan([replace(state, reserve=0.5)], HOST, PLENTY, SETTINGS).assignments[0]
+    assert kept == plan([more], HOST, PLENTY, SETTINGS).assignments[0]
+    assert kept.configuration.cpu_millicores > choose(state).configuration.cpu_millicores

@@ -130,3 +130,12 @@ def test_so_many_copies_fit_and_one_more_does_not(rate, some, beside, cores):
 
     assert not good(found.copies + 1)
     assert found.copies == 0 or good(found.copies)
+
+
+def test_what_a_reserve_is_for_is_not_foreseen_to_come():
+    (plain,) = foresee([service(rate=10.0)], Host(5700), SETTINGS).prospects
+    (prospect,) = foresee([service(rate=10.0, reserve=0.5)], Host(5700), SETTINGS).prospects
+    assert prospect.rate == plain.rate == 10.0
+    assert prospect.configuration.cpu_millicores > plain.configuration.cpu_millicores
+    assert prospect.utilisation < plain.utilisation
+    assert prospect.misses < plain.misses

@@ -4,18 +4,20 @@ import csv
 
 import pytest
 
+from controlplane import profilefile
+from core.cgroup import usable_parent
 from dataplane.engine import ModelError
-from evaluation import profiling
+from evaluation import profiling, slices
 from evaluation.simulation import profile as simulated
+from evaluation.slices import Setting
 from sponge.__main__ import main
 from tests import models
 
 
 def measure(path, threads=(1, 2), batches=(1, 2, 4), seconds=0.05, shapes=None):
     told = []
-    found = profiling.measure(
-        path, threads, batches, seconds, shapes or {}, lambda done, total: told.append((done, total))
-    )
+    grid = profiling.Grid(threads, batches)
+    found = profiling.measure(path, grid, seconds, shapes or {}, lambda *progress: told.append(progress))
     return found, told
 
 
@@ -40,7 +42,7 @@ def test_the_simulator_reads_what_was_written(tmp_path):
     assert [point.latency_ms for point in points] == pytest.approx(
         [cell.p99_ms for cell in found.cells], abs=1e-4
     )
-    whole = simulated.read_times(tmp_path / "scale.csv")
+    whole = profilefile.read_times(tmp_path / "scale.csv")
     for cell in found.cells:
         times = whole[cell.rows, cell.threads]
         assert (1000 * times.mean_s, 1000 * times.p50_s) == pytest.approx(
@@ -57,7 +59,11 @@ def test_the_file_says_what_was_measured_on_what(tmp_path):
     assert about[0].startswith("# model: scale.onnx, SHA-256 ")
     assert {line.split(":")[0] for line in about} >= {"# measured", "# machine", "# versions"}
     (row,) = csv.DictReader(line for line in lines if not line.startswith("#"))
-    assert list(row) == ["rows", "threads", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "count"]
+    assert list(row) == [
+        "rows", "threads", "mean_ms", "p50_ms", "p95_ms", "p99_ms", "count",
+        "instances", "millicores", "throttled_share", "throttled_ms",
+    ]  # fmt: skip
+    assert profilefile.read(tmp_path / "scale.csv").digest == about[0].rpartition(" ")[2]
 
 
 def test_a_model_without_a_batch_dimension_has_batch_one(tmp_path):
@@ -81,6 +87,7 @@ def test_the_command_writes_a_profile_and_prints_it(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "p99 ms" in printed
     assert str(output) in printed
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -118,9 +125,66 @@ def test_open_sizes_name_the_flag_and_a_folder_that_is_not_there_is_one_line(tmp
         ("--seconds", "0"),
         ("--shape", "image"),
         ("--shape", "image=0"),
+        ("--instances", "0"),
+        ("--quotas", "20"),
+        ("--quotas", "0.5"),
     ],
 )
 def test_flags_are_checked(flag, value, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["profile", str(tmp_path / "any.onnx"), flag, value])
     assert flag in capsys.readouterr().err
+
+
+QUOTAS = pytest.mark.skipif(usable_parent() is None, reason="no control group may be made here")
+
+
+def test_what_never_pays_is_not_measured():
+    grid = profiling.Grid([1, 2], [1], [1, 2], [500, 1500])
+    assert grid.settings(batched=True) == [
+        Setting(1, 1), Setting(1, 2), Setting(1, 1, 2), Setting(1, 2, 2),
+        Setting(1, 1, 1, 500),
+        Setting(1, 1, 1, 1500), Setting(1, 2, 1, 1500), Setting(1, 1, 2, 1500),
+    ]  # fmt: skip
+
+
+def test_instances_run_beside_each_other(tmp_path):
+    runs = slices.Here(models.slow(tmp_path / "slow.onnx", work=400), {}, 1)
+    assert len(runs.run(Setting(1, 1, 3), 0.0, 0.0).walls_s) >= 2  # one may have ended before another began
+    assert len(runs.run(Setting(1, 1, 1), 0.0, 0.0).walls_s) == 1
+
+
+@QUOTAS
+def test_a_quota_is_seen_in_the_file_and_hidden_from_those_who_want_none(tmp_path, capsys):
+    path, output = models.slow(tmp_path / "slow.onnx", work=4), tmp_path / "out.csv"
+    flags = ["--threads", "1", "--batches", "1", "--instances", "2", "--quotas", "100", "--seconds", "0.05"]
+    assert (
+        main(["profile", str(path), *flags, "--output", str(output), "--plot", str(tmp_path / "p.png")]) == 0
+    )
+    rows = list(csv.DictReader(line for line in output.read_text().splitlines() if not line.startswith("#")))
+    assert [(row["instances"], row["millicores"]) for row in rows] == [("1", "0"), ("2", "0"), ("1", "100")]
+    assert [float(row["throttled_share"]) > 0 for row in rows] == [False, False, True]
+    assert [float(row["throttled_ms"]) > 0 for row in rows] == [False, False, True]
+    assert {(point.batch, point.cores) for point in simulated.read(output)} == {(1, 1)}
+    assert set(profilefile.read(output).times) == {1, 2}
+    assert (tmp_path / "p.png").exists()
+    assert "throttled" in capsys.readouterr().out
+
+
+@QUOTAS
+def test_a_child_says_what_is_wrong_and_leaves_no_group_behind(tmp_path, capsys):
+    parent = usable_parent()
+    assert parent is not None
+    before = {path.name for path in parent.cpu.iterdir()}
+    assert main(["profile", str(tmp_path / "none.onnx"), "--quotas", "500"]) == 2
+    error = capsys.readouterr().err
+    assert "none.onnx: cannot be read" in error
+    assert error.count("\n") == 1
+    assert {path.name for path in parent.cpu.iterdir()} <= before
+
+
+def test_a_picture_of_no_kind_is_one_line(tmp_path, capsys):
+    flags = ["--threads", "1", "--batches", "1", "--seconds", "0.01", "--output", str(tmp_path / "out.csv")]
+    scale = models.scale(tmp_path / "scale.onnx")
+    assert main(["profile", str(scale), *flags, "--plot", str(tmp_path / "p.doc")]) == 2
+    assert "--plot: " in capsys.readouterr().err

@@ -4,19 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from controlplane import knapsack, state
+from controlplane import state
 from core.cgroup import Cgroup
 from core.config import load
 from dataplane.agent import shape_of
-from evaluation.experiment import cost_tables, costs, effect_time, footprint, kinds, planner_time, spinner
+from evaluation.experiment import cost_tables, costs, effect_time, footprint, kinds, spinner
 from evaluation.experiment import telemetry_size as telemetry
 from evaluation.experiment.cost_tables import Measured
 from evaluation.experiment.effect_time import Effect, Step, Way
 from evaluation.experiment.footprint import ControlPlane, Model, Worker
-from evaluation.experiment.planner_time import CROWDED, ROOM, Case, Patience, Timing
 from evaluation.experiment.reporter import Reporter
 from evaluation.process import StartError
 from protos import control_pb2
@@ -36,7 +34,6 @@ class Clock:
 
 def test_the_experiment_that_is_shipped_is_read() -> None:
     settings = load(kinds.shipped()["costs"], costs.Settings)
-    assert settings.planner.services == [1, 8, 32, 128, 256]
     assert settings.effect.resizes >= 100
 
 
@@ -97,64 +94,8 @@ def test_directives_grow_with_what_they_predict() -> None:
     assert telemetry.directive(1) < telemetry.directive(8)
 
 
-@pytest.mark.parametrize("fill", [ROOM, CROWDED])
-def test_a_fleet_wants_the_share_of_the_host_that_it_is_made_for(fill: float) -> None:
-    services = planner_time.fleet(8, 16, 16_000, fill, np.random.default_rng(1))
-    wanted = sum(service.demand.rate * service.latency.mean(1, 1) for service in services)
-    assert wanted == pytest.approx(16 * fill, rel=0.1)
-    assert all(len(service.queue) == 16 for service in services)
-    assert len({service.latency.mean(1, 1) for service in services}) == 8
-
-
-def test_menus_leave_something_to_decide() -> None:
-    menus = planner_time.menus(8, 16_000, np.random.default_rng(1))
-    for menu in menus:
-        assert [choice.cost for choice in menu] == sorted((choice.cost for choice in menu), reverse=True)
-        assert [choice.cpu for choice in menu] == sorted({choice.cpu for choice in menu})
-    assert sum(menu[-1].cpu for menu in menus) > 16_000
-    assert sum(menu[0].cpu for menu in menus) <= 16_000
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_with_memory_short_what_cpu_alone_allows_does_not_fit(seed: int) -> None:
-    menus = planner_time.menus(8, 16_000, np.random.default_rng(seed))
-    memory = planner_time._contended(menus, 16_000)
-    free, short = (knapsack.solve(menus, 16_000, limit, 5.0) for limit in (1 << 50, memory))
-    taken = [
-        sum(menu[index].memory for menu, index in zip(menus, solution.chosen, strict=True))
-        for solution in (free, short)
-    ]
-    assert taken[1] <= memory < taken[0]
-
-
-def test_a_case_is_repeated_at_least_and_at_most_as_often_as_asked() -> None:
-    (few,) = planner_time.plans([1], [0], 16, ROOM, Patience(2, 5, 1e-9), 0)
-    assert few.repetitions == 2
-    (many,) = planner_time.solutions([1], 16, Patience(2, 5, 1e9), 0, memory_short=False)
-    assert many.repetitions == 5
-    assert 0 < many.median_ms <= many.p95_ms
-
-
-def test_a_host_grows_with_more_services_than_have_room_on_it() -> None:
-    assert [planner_time.host_millicores(count, 16) for count in (1, 64, 128, 256)] == [
-        16_000,
-        16_000,
-        32_000,
-        64_000,
-    ]
-
-
-def _timing(services: int, median_ms: float, *, waiting: int = 64, gap: float = 0.0) -> Timing:
-    return Timing(Case(services, waiting, 16, crowded=True), 9, median_ms, 2 * median_ms, "optimal", gap)
-
-
-def _measured(
-    plans: Sequence[Timing] = (), solutions: Sequence[Timing] = (), effects: Sequence[Effect] = ()
-) -> Measured:
+def _measured(effects: Sequence[Effect] = ()) -> Measured:
     return Measured(
-        plans=plans,
-        solutions=solutions,
-        solutions_memory_short=solutions,
         sizes=list(telemetry.samples([1.0], [0, 8])),
         control_planes=[
             ControlPlane(0, 100 << 20, 0.0),
@@ -167,16 +108,6 @@ def _measured(
     )
 
 
-def test_goals_are_judged_by_the_median_and_the_gap() -> None:
-    made = cost_tables.goals(
-        _measured(
-            plans=[_timing(1, 10.0), _timing(8, 60.1), _timing(32, 1.0, waiting=0), _timing(128, 1.0)],
-            solutions=[_timing(256, 999.0, gap=0.01), _timing(128, 1.0, gap=0.02)],
-        )
-    )
-    assert [goal.met for goal in made] == [True, False, True, False]
-
-
 def test_the_goal_of_an_effect_is_its_99th_percentile() -> None:
     late = Effect(Way.DOCKER, Step.DISTRESS, [0.1] * 90 + [0.2] * 10)
     soon = Effect(Way.DOCKER, Step.DISTRESS, [0.1] * 999 + [0.2])
@@ -185,7 +116,7 @@ def test_the_goal_of_an_effect_is_its_99th_percentile() -> None:
 
 def test_every_row_of_every_table_has_a_cell_for_each_column() -> None:
     effect = Effect(Way.LOCAL, Step.OWNER, [0.001, 0.002])
-    tables = cost_tables.tables(_measured([_timing(1, 1.0)], [_timing(1, 1.0)], [effect]), 20.0, 8)
+    tables = cost_tables.tables(_measured([effect]), 20.0, 8)
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert all(table.rows for table in tables)
 
