@@ -66,6 +66,7 @@ class ServiceDescription(Section, frozen=True, kw_only=True):
     reserve: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_millicores: Annotated[int, Meta(ge=100)] = _LIMITS.min_millicores
     max_millicores: Millicores = _LIMITS.max_millicores
+    whole_cores: bool = False
     max_instances: Slots = _LIMITS.max_instances
     max_threads: Slots = _LIMITS.max_threads
     max_batch: Slots = _LIMITS.max_batch
@@ -139,6 +140,7 @@ def _state(
             max_instances=one.max_instances,
             max_threads=one.max_threads,
             max_batch=one.max_batch,
+            whole_cores=one.whole_cores,
         ),
         weight=one.weight,
         reserve=one.reserve,

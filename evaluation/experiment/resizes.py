@@ -114,7 +114,7 @@ async def _worker(folder: Path, subject: Subject) -> AsyncIterator[Container]:
     running = engine.containers.run(
         IMAGE,
         detach=True,
-        ports={_PORT: ("127.0.0.1", None)},
+        ports={f"{_PORT}/tcp": ("127.0.0.1", 0)},  # any
         volumes=[f"{folder}:/etc/sponge:ro"],
         labels={
             config.Actuator().docker_label: "true",
@@ -161,7 +161,8 @@ class _Started:
 
 
 def _address(container: Container) -> str:
-    return f"127.0.0.1:{container.ports[f'{_PORT}/tcp'][0]['HostPort']}"
+    published = container.ports[f"{_PORT}/tcp"] or [{"HostPort": "0"}]
+    return f"127.0.0.1:{published[0]['HostPort']}"
 
 
 async def _resize(
