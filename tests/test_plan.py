@@ -121,7 +121,7 @@ def test_memory_is_shown_where_it_is_planned(file, capsys):
 def test_whole_cores_are_planned_in_thousands(file, capsys):
     file.write_text(FLEET.replace("slo_ms", "whole_cores = true\nslo_ms"))
     told = answer(capsys, file)
-    assert all(one["millicores"] % 1000 == 0 for one in told["services"])
+    assert all(one["cpu_millicores"] % 1000 == 0 for one in told["services"])
 
 
 def test_a_number_is_all_budgets_and_none_is_the_slo(file):
