@@ -19,7 +19,7 @@ from docker.models.containers import Container
 from msgspec import Meta
 
 from controlplane import config
-from controlplane.actuators import Quota, WorkerRef
+from controlplane.actuators import ActuationError, Quota, WorkerRef
 from controlplane.actuators.docker import PROJECT, DockerActuator
 from core.cgroup import Cgroup, CgroupError
 from core.config import ConfigError, Section, load
@@ -193,14 +193,20 @@ async def _resize(
                     if time.monotonic() > until_s:
                         break
                     options.progress(f"{way}: resize {number + 1} of {settings.resizes}")
-                    await _one(lived, actuator, WorkerRef("w", worker.id or ""), group, began["Pid"], rng)
+                    try:
+                        await _one(lived, actuator, WorkerRef("w", worker.id or ""), group, began["Pid"], rng)
+                    except (ActuationError, CgroupError, OSError) as error:
+                        if group.cpu.is_dir():
+                            raise StartError(f"resize {number + 1}: {error}") from error
+                        break  # it has ended, of which its engine tells
             finally:
                 over.set()
                 lived.answers = await load
     finally:
         await actuator.close()
     worker.reload()
-    lived.oom_kills = group.oom_kills() if group.cpu.is_dir() else 1
+    if group.cpu.is_dir():
+        lived.oom_kills = group.oom_kills()
     lived.died = _died(began, worker.attrs)
     return lived
 
