@@ -24,7 +24,7 @@ from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Planner
 from controlplane.prior import Priors
 from controlplane.server import AdminServer, ControlPlaneServer
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from controlplane.store import Store
 from core import logs
 from core.config import ConfigError
@@ -49,6 +49,16 @@ def host_memory_bytes(config: Config) -> int:
     if config.host.memory_mib:
         return config.host.memory_mib << 20
     return max(_RESERVED_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") - _RESERVED_BYTES)
+
+
+def hosts(config: Config) -> list[Host]:
+    """Where workers run: the hosts of all engines, or this one."""
+    if not config.actuator.engines:
+        return [Host(host_millicores(config), host_memory_bytes(config))]
+    return [
+        Host(engine.millicores, engine.memory_mib << 20, name)
+        for name, engine in config.actuator.engines.items()
+    ]
 
 
 def leadership(config: Config) -> Leadership:
@@ -93,6 +103,7 @@ async def serve(
         # What could touch an allocation is made only now, and the store read: until now another wrote it.
         with closing(Store(config.store.path)) as store:
             control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide, priors)
+            control.overrides.recall()
             registry.register(FleetCollector(control.fleet))
             control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
             control_pb2_grpc.add_AdminServicer_to_server(
@@ -108,8 +119,7 @@ async def serve(
 
 def _fleet(config: Config) -> Fleet:
     fleet = Fleet(
-        host_millicores(config),
-        host_memory_bytes(config),
+        hosts(config),
         config.planner.request_overhead_ms / 1000,
         config.planner.latency_quantile,
     )
@@ -121,7 +131,8 @@ def _fleet(config: Config) -> Fleet:
 async def _lead(control: ControlLoop, edge: Edge, stop: asyncio.Event) -> None:
     """Plan and act until `stop`, then put every worker back to what it was found with."""
     await edge.serve()
-    log.info("serving", actuator=control.actuator.kind, host_millicores=control.fleet.host_millicores)
+    for host in control.fleet.hosts.values():
+        log.info("serving", actuator=control.actuator.kind, host=host.name, host_millicores=host.millicores)
     await _until(stop, control.run())
     log.info("stopping", workers=len(control.fleet.workers))
     await edge.refuse()

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from controlplane import cpuset
 from core.config import ConfigError, LogLevel, Section, load
-from core.tls import Tls
+from core.tls import ClientTls, Tls
 
 _MIN_QUOTA_US = 1000
 _NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # of what lies in a Kubernetes namespace, or of one
@@ -57,6 +57,10 @@ class Planner(Section, frozen=True, kw_only=True):
     switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
     # Share of a quota, or of the slots, that the demand may use: what is believed of its rate and a deviation more.
     max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    # What runs on so much of its CPU while something waits may be asked for more than it serves. How much more nobody
+    # can know, of clients that wait for answers least of all: a tenth more is planned for, again and again.
+    saturated: Annotated[float, Meta(gt=0, le=1)] = 0.95
+    unserved: Annotated[float, Meta(ge=1)] = 1.1
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
     # CPU of gRPC and Python for one request, until measured.
@@ -74,6 +78,8 @@ class Governor(Section, frozen=True, kw_only=True):
     paused: bool = False  # observe and plan only, until resumed
     shrink_hold_s: Annotated[float, Meta(ge=0)] = 1.0
     dead_band_millicores: NonNegative = 100
+    # How long after a plan distress may ask for the next; on a full host five times that.
+    rest_s: Seconds = 0.05
     ack_timeout_s: Seconds = 2.0
     stale_s: Seconds = 3.0  # a worker silent for this long keeps what it has
 
@@ -102,6 +108,15 @@ class Kubernetes(Section, frozen=True, kw_only=True):
     max_memory_mib: NonNegative = 0  # also stands for no limit; required by resize_memory
 
 
+class Engine(Section, frozen=True, kw_only=True):
+    """One Docker engine of several, and what its host has for workers."""
+
+    host: Annotated[str, Meta(pattern=r"^(unix:///|tcp://[^/]+:[0-9]+$)")]  # as DOCKER_HOST
+    tls: ClientTls | None = None  # of tcp; without it whoever reaches the engine is root there
+    millicores: Positive
+    memory_mib: NonNegative = 0  # required by resize_memory
+
+
 class Actuator(Section, frozen=True, kw_only=True):
     """How quotas are changed."""
 
@@ -109,7 +124,12 @@ class Actuator(Section, frozen=True, kw_only=True):
     # CFS period: how long a throttled worker may stand still. 20 ms costs nothing at one core or more. In Kubernetes it
     # is the kubelet's, which nobody changes from outside: 100_000 unless its cpuCFSQuotaPeriod says otherwise.
     period_us: Annotated[int, Meta(ge=1000, le=1_000_000)] = 20_000
-    docker_timeout_s: Seconds = 10.0
+    # How often what is in force is compared with what should be; changes that an engine tells of are seen at once.
+    reconcile_interval_s: Seconds = 5.0
+    # Of a call. What hangs when an engine recovers is in nobody's way for longer than that.
+    docker_timeout_s: Seconds = 2.0
+    # Several, by name; without any, it is the one that DOCKER_HOST says, or behind the local socket.
+    engines: dict[Annotated[str, Meta(pattern=rf"^{_NAME}$")], Engine] = {}
     # Only containers with this label, of this Compose project, are touched.
     docker_label: str = "sponge.worker"
     compose_project: str = ""  # default: the project of the control plane's own container
@@ -174,8 +194,8 @@ class Config(Section, frozen=True, kw_only=True):
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what
-    the Kubernetes actuator cannot do without, and for what only the Docker actuator can.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what the
+    Kubernetes actuator, or one of several engines, cannot do without, and for what only the Docker actuator can.
     """
     config = load(path, Config)
     _check_docker(path, config)
@@ -195,6 +215,12 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     # Compose sets it to nothing where it does not know its project.
     project = environ.get("SPONGE_COMPOSE_PROJECT") or config.actuator.compose_project
     replace = msgspec.structs.replace
+    if config.actuator.engines:
+        _check_engines(path, config, project)
+    engines = {
+        name: replace(engine, tls=engine.tls and engine.tls.within(path.parent))
+        for name, engine in config.actuator.engines.items()
+    }
     kubernetes = config.actuator.kubernetes
     if kubernetes.kubeconfig:
         kubernetes = replace(kubernetes, kubeconfig=str(path.parent / kubernetes.kubeconfig))
@@ -205,7 +231,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             for name, policy in config.services.items()
         },
         server=_within(path.parent, config.server),
-        actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes),
+        actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes, engines=engines),
     )
 
 
@@ -247,3 +273,25 @@ def _check_kubernetes(path: Path, actuator: Actuator) -> None:
             f"{path}: actuator.kubernetes.max_memory_mib: expected at least 1 with actuator.resize_memory, "
             "as a pod's memory always has a limit"
         )
+
+
+def _check_engines(path: Path, config: Config, project: str) -> None:
+    actuator = config.actuator
+    if actuator.kind is not ActuatorKind.DOCKER:
+        raise ConfigError(f'{path}: actuator.engines: expected none unless actuator.kind is "docker"')
+    if config.host != Host():
+        raise ConfigError(
+            f"{path}: host: expected nothing beside actuator.engines, which have hosts of their own"
+        )
+    if not project:
+        raise ConfigError(
+            f"{path}: actuator.compose_project: expected one beside actuator.engines, "
+            "as the control plane's own container runs on one of them at most"
+        )
+    for name, engine in actuator.engines.items():
+        if engine.tls is not None and not engine.host.startswith("tcp:"):
+            raise ConfigError(f"{path}: actuator.engines.{name}.tls: expected none of a local socket")
+        if actuator.resize_memory and not engine.memory_mib:
+            raise ConfigError(
+                f"{path}: actuator.engines.{name}.memory_mib: expected at least 1 with actuator.resize_memory"
+            )

@@ -116,13 +116,13 @@ def urgent(spared: float, rate: float) -> bool:
     return spared > 0.05 * max(rate, 1.0)
 
 
-def rest_s(host_full: bool) -> float:
-    """How long after a plan the next may follow, whatever distress there is.
+def rest_s(host_full: bool, least_s: float) -> float:
+    """How long after a plan the next may follow, whatever distress there is; at the least `least_s`.
 
     Distress that no plan can help must not keep the planner busy. On a full host a plan can only take from one what
     it gives to another, and back.
     """
-    return 0.25 if host_full else 0.05
+    return 5 * least_s if host_full else least_s
 
 
 def crowded(changes: Iterable[tuple[Allocation, Allocation]], millicores: int) -> bool:

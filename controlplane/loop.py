@@ -16,11 +16,13 @@ from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
+from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.prior import Priors
+from controlplane.reconciliation import Reconciliation
 from controlplane.resize import Quota, Resize
 from controlplane.session import Owner, Session, worker_ref
-from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, version_of
+from controlplane.state import AbsurdReportError, Fleet, Host, Worker, allocation_of, version_of
 from controlplane.store import Decision, Store
 from protos import control_pb2
 
@@ -47,8 +49,9 @@ class ControlLoop:
         self.fleet = fleet
         self.store = store
         self.actuator = actuator
+        self.overrides = Overrides(config.services, fleet, store, metrics)
         self.decided = asyncio.Condition()
-        self.round: Round | None = None  # the newest plan, and what it was made of
+        self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
         self._config = config
         self._metrics = metrics
         self._clock = clock
@@ -60,43 +63,54 @@ class ControlLoop:
         self._owners: dict[str, Owner] = {}
         self._store_failed = False
         self._memory = Memory(store, config.store, metrics, clock)
+        self.reconciliation = Reconciliation(
+            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
+        )
         self._priors = priors or Priors({})
 
     async def run(self) -> None:
-        """Plan every interval, and at once on distress, and keep what is learned; until cancelled."""
+        """Plan every interval, and at once on distress, keep what is learned, and see to what is in force."""
         async with asyncio.TaskGroup() as tasks:
-            # Beside the rounds: a plan does not wait for a disk.
+            # Beside the rounds: a plan waits neither for a disk nor for an engine.
             tasks.create_task(self._memory.run(self.fleet.models))
+            tasks.create_task(self.reconciliation.run())
             tasks.create_task(self._go_round())
 
     async def _go_round(self) -> None:
         while True:
-            rest_s = governor.rest_s(self.fleet.host_full)
+            host_full = any(host.full for host in self.fleet.hosts.values())
+            rest_s = governor.rest_s(host_full, self._config.governor.rest_s)
             await asyncio.sleep(rest_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._config.planner.interval_s - rest_s)):
                     await self._distress.wait()
             self._distress.clear()
-            try:
-                await self.tick()
-            except Exception:  # workers keep what they have; the next round may do better
-                self._metrics.plan_failures.inc()
-                log.exception("round failed")
+            await self.tick()
 
     async def tick(self) -> None:
-        """Go once around the loop."""
+        """Go once around the loop: every host is planned for itself."""
         self._poll()
-        workers = self.fleet.fresh(self._clock(), self._config.governor.stale_s)
-        self.round = await self._plan(workers)
-        plan = self.round.plan
-        self.fleet.host_full = plan.host_full
+        for host in self.fleet.hosts.values():
+            try:
+                await self._go_on(host)
+            except Exception:  # workers keep what they have; the next round may do better
+                self._metrics.plan_failures.inc()
+                log.exception("round failed", host=host.name)
+
+    async def _go_on(self, host: Host) -> None:
+        """Plan for the workers of a host, and put it in force as far as that may be."""
+        fresh = self.fleet.fresh(self._clock(), self._config.governor.stale_s)
+        workers = [worker for worker in fresh if worker.host is host]
+        made = self._rounds[host.name] = await self._plan(host, workers)
+        plan = made.plan
+        host.full = plan.host_full
         if self.fleet.paused:
             return
         changes = [
             (worker.allocation, status.allocation_of(assignment.configuration))
             for worker, assignment in zip(workers, plan.assignments, strict=True)
         ]
-        full = crowded(changes, self._available(workers)[0])
+        full = crowded(changes, self._available(host, workers)[0])
         for worker, assignment in zip(workers, plan.assignments, strict=True):
             # It may have gone, or come back as another, while the plan was made.
             session = self._sessions.get(worker.worker_id)
@@ -109,21 +123,21 @@ class ControlLoop:
             before.close()
         owner = self._owner(hello)
         async with owner.lock:  # a write for its predecessor may still be on its way
-            quota = await self._read_quota(hello)
+            host, quota = await self._found(hello)
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
             self.fleet.remember(hello.model_digest, remembered or profiled)
         now = self._clock()
         found = allocation_of(hello.allocation)
-        startup = 0 if self.fleet.paused else self._startup_millicores(hello)
+        startup = 0 if self.fleet.paused else self._startup_millicores(hello, host)
         resize = Resize(startup, self._config.governor.ack_timeout_s, owner.found)
         governor = Governor(
             self._config.governor.shrink_hold_s,
             self._config.governor.dead_band_millicores,
             hello.max_instances,
         )
-        worker = self.fleet.attach(hello, resize, governor, now)
+        worker = self.fleet.attach(hello, resize, governor, now, host)
         session = self._sessions[worker.worker_id] = Session(
             worker,
             owner,
@@ -132,6 +146,7 @@ class ControlLoop:
             self._period_s,
             self._clock,
             self._progress.set,
+            self.reconciliation.is_known,
             whole_cores=self.fleet.policy(hello.service).whole_cores,
         )
         log.info(
@@ -139,6 +154,7 @@ class ControlLoop:
             worker=worker.worker_id,
             service=worker.service,
             container=hello.container_id,
+            host=None if host is None else host.name,
             quota_millicores=None if quota is None else quota.cpu_millicores,
             term=self.fleet.term,
         )
@@ -205,9 +221,13 @@ class ControlLoop:
         """Plan without waiting for the interval to end."""
         self._distress.set()
 
-    async def _plan(self, workers: list[Worker]) -> Round:
+    def round_of(self, worker: Worker) -> Round | None:
+        """The newest plan of the worker's host; None before there is one."""
+        return None if worker.host is None else self._rounds.get(worker.host.name)
+
+    async def _plan(self, host: Host, workers: list[Worker]) -> Round:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
-        millicores, memory_bytes = self._available(workers)
+        millicores, memory_bytes = self._available(host, workers)
         now, settings = self._clock(), self._config.planner
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
@@ -267,12 +287,12 @@ class ControlLoop:
         async with self.decided:
             self.decided.notify_all()
 
-    def _available(self, workers: list[Worker]) -> tuple[int, int]:
+    def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
         """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts."""
-        kept = [w.allocation for w in self.fleet.workers.values() if w not in workers]
+        kept = [w.allocation for w in self.fleet.workers.values() if w.host is host and w not in workers]
         return (
-            max(0, self.fleet.host_millicores - sum(a.cpu_millicores for a in kept)),
-            max(0, self.fleet.host_memory_bytes - sum(a.memory_bytes for a in kept)),
+            max(0, host.millicores - sum(a.cpu_millicores for a in kept)),
+            max(0, host.memory_bytes - sum(a.memory_bytes for a in kept)),
         )
 
     def _remember(self, decision: Decision) -> None:
@@ -287,7 +307,7 @@ class ControlLoop:
         else:
             self._store_failed = False
 
-    def _startup_millicores(self, hello: control_pb2.Hello) -> int:
+    def _startup_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
         """What a worker gets while it loads and warms up: enough that its threads are not throttled.
 
         Its quota may be a small one that its predecessor had: engines keep it over a restart.
@@ -296,7 +316,8 @@ class ControlLoop:
         policy = self.fleet.policy(hello.service)
         head_room = 0 if policy.whole_cores else HEAD_ROOM_MILLICORES
         unthrottled = 1000 * allocation.instances * allocation.threads + head_room
-        most = min(self.fleet.host_millicores, policy.max_millicores)
+        any_of = self.fleet.hosts.values() if host is None else [host]
+        most = min(*(one.millicores for one in any_of), policy.max_millicores)
         return max(allocation.cpu_millicores, min(unthrottled, most))
 
     def _poll(self) -> None:
@@ -304,14 +325,17 @@ class ControlLoop:
         for session in self._sessions.values():
             session.perform(session.worker.resize.poll(now))
 
-    async def _read_quota(self, hello: control_pb2.Hello) -> Quota | None:
+    async def _found(self, hello: control_pb2.Hello) -> tuple[Host | None, Quota | None]:
+        """On which host a worker runs and with what quota, as far as that is known."""
+        host = None
         try:
-            whole_cores = self.fleet.policy(hello.service).whole_cores
-            return await self.actuator.read(worker_ref(hello, whole_cores))
+            worker = worker_ref(hello, self.fleet.policy(hello.service).whole_cores)
+            host = self.fleet.hosts[await self.actuator.host(worker)]
+            return host, await self.actuator.read(worker)
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self.actuator.kind).inc()
             log.warning("quota not read", worker=hello.worker_id, service=hello.service, error=str(error))
-            return None
+            return host, None
 
     def _owner(self, hello: control_pb2.Hello) -> Owner:
         """Whose quota this is; without one that is enforced, every process is its own."""

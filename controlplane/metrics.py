@@ -39,6 +39,12 @@ class Metrics:
             ["actuator"],
             registry=registry,
         )
+        self.quotas_changed = Counter(
+            "sponge_control_quotas_changed",
+            "Quotas that somebody else had changed, by service.",
+            ["service"],
+            registry=registry,
+        )
         self.plan_failures = Counter(
             "sponge_control_plan_failures", "Rounds of the loop that failed.", registry=registry
         )
@@ -103,12 +109,23 @@ class FleetCollector(Collector):
             rate.add_metric(labels, worker.arrival_rate)
             overdue.add_metric(labels, float(worker.resize.overdue))
         yield from (quota, target, rate, overdue)
-        yield GaugeMetricFamily(
-            "sponge_control_host_cores", "CPU there is for workers.", value=fleet.host_millicores / 1000
-        )
-        yield GaugeMetricFamily(
+        yield from self._hosts()
+        yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
+
+    def _hosts(self) -> Iterator[Metric]:
+        cores = GaugeMetricFamily("sponge_control_host_cores", "CPU there is for workers.", labels=["host"])
+        full = GaugeMetricFamily(
             "sponge_control_host_full",
             "1 while some service would get more on a larger host.",
-            value=float(fleet.host_full),
+            labels=["host"],
         )
-        yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
+        unreachable = GaugeMetricFamily(
+            "sponge_control_host_unreachable",
+            "1 while the owner of the quotas there does not answer.",
+            labels=["host"],
+        )
+        for host in self._fleet.hosts.values():
+            cores.add_metric([host.name], host.millicores / 1000)
+            full.add_metric([host.name], float(host.full))
+            unreachable.add_metric([host.name], float(bool(host.unreachable)))
+        yield from (cores, full, unreachable)

@@ -35,6 +35,19 @@ class AbsurdReportError(ValueError):
 
 
 @dataclass(slots=True)
+class Host:
+    """What workers share, and others get nothing of: the CPU and memory of one machine that there is for them."""
+
+    millicores: int
+    memory_bytes: int
+    name: str = ""  # of its engine; "" where there is only one host
+    full: bool = False  # some service would get more on a larger one
+    unreachable: str = (
+        ""  # why the owner of its workers' quotas cannot be asked, as of the last time; "" if it can
+    )
+
+
+@dataclass(slots=True)
 class Worker:
     """One attached worker. Times are seconds on the control plane's monotonic clock."""
 
@@ -46,6 +59,7 @@ class Worker:
     last_seen_at: float
     starting: bool
     request_overhead_s: float
+    host: Host | None  # None while it is not known, as its engine does not answer
     demand: Demand = field(default_factory=Demand)
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
@@ -96,14 +110,11 @@ class Fleet:
 
     def __init__(
         self,
-        host_millicores: int,
-        host_memory_bytes: int,
+        hosts: Iterable[Host],
         default_overhead_s: float,
         latency_quantile: float = UPPER,
     ) -> None:
-        self.host_millicores = host_millicores
-        self.host_memory_bytes = host_memory_bytes
-        self.host_full = False
+        self.hosts = {host.name: host for host in hosts}
         self.paused = False
         self.term = 1
         self.workers: dict[str, Worker] = {}
@@ -138,7 +149,14 @@ class Fleet:
         """Begin with what was known of a model before; one that is known already stays as it is."""
         self._models.setdefault(digest, LatencyModel(self._latency_quantile, cells))
 
-    def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
+    def attach(
+        self,
+        hello: control_pb2.Hello,
+        resize: Resize,
+        governor: Governor,
+        now: float,
+        host: Host | None = None,
+    ) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
         if (applied := version_of(hello.applied)) != NONE:
             self.term = max(self.term, next_term([applied]))
@@ -151,6 +169,7 @@ class Fleet:
             last_seen_at=now,
             starting=hello.starting,
             request_overhead_s=self._default_overhead_s,
+            host=host,
         )
         self.workers[hello.worker_id] = worker
         return worker

@@ -8,7 +8,7 @@ from controlplane.explanation import Explanation, Round
 from controlplane.operation import Waiting, walls_of
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
-from controlplane.state import Fleet, Worker, allocation_message
+from controlplane.state import Fleet, Host, Worker, allocation_message
 from protos import control_pb2 as pb
 
 _MEMORY_STEP = 64 << 20
@@ -120,11 +120,22 @@ def fleet(believed: Fleet, actuator: str, stale_s: float, now: float) -> pb.Flee
     workers = sorted(believed.workers.values(), key=lambda worker: (worker.service, worker.worker_id))
     return pb.Fleet(
         workers=[_worker(worker, stale_s, now) for worker in workers],
-        host_millicores=believed.host_millicores,
+        host_millicores=sum(host.millicores for host in believed.hosts.values()),
         planned_millicores=sum(_planned(workers)),
         paused=believed.paused,
         term=believed.term,
         actuator=actuator,
+        hosts=[_host(host, workers) for host in believed.hosts.values()],
+    )
+
+
+def _host(host: Host, workers: Sequence[Worker]) -> pb.Host:
+    return pb.Host(
+        name=host.name,
+        millicores=host.millicores,
+        planned_millicores=sum(_planned([worker for worker in workers if worker.host is host])),
+        full=host.full,
+        unreachable=host.unreachable,
     )
 
 
@@ -146,7 +157,8 @@ def explained(
     if last is None or index is None or why is None:
         state = _state(worker, stale_s, now)
         heard = worker.sample.window_s > 0
-        message.state = state if state != "serving" else "unplanned" if heard else "unheard"
+        why_not = "homeless" if worker.host is None else "unplanned" if heard else "unheard"
+        message.state = state if state != "serving" else why_not
         return message
     message.state = "planned"
     message.seen.CopyFrom(_seen(last, index, now))
@@ -169,7 +181,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         waiting_rows=sum(each.rows for each in queue),
         first_due_ms=1000 * min((each.remaining_s for each in queue), default=0.0),
         running=len(service.running),
-        saturated=service.saturated,
+        saturated=service.saturated(last.settings.saturated),
         weight=service.weight,
         reserve=service.reserve,
         min_millicores=limits.min_millicores,
@@ -208,7 +220,10 @@ def _neighbour(of: explanation.Neighbour) -> pb.Neighbour:
         utilisation=of.utilisation,
         service_time=_service_time(of.service_time),
         misses=_misses(of.misses),
-        cost_millicores=of.cost,
+        cost_millicores=of.cost.total,
+        parts=pb.CostParts(
+            cpu=of.cost.cpu, batch=of.cost.batch, change=of.cost.change, misses=of.cost.misses
+        ),
     )
 
 
@@ -237,6 +252,7 @@ def _standing(worker: Worker, paused: bool) -> pb.Standing:
         pending=resize.pending,
         overdue=resize.overdue,
         failure=worker.failure,
+        host="" if worker.host is None else worker.host.name,
     )
 
 
@@ -268,4 +284,5 @@ def _worker(worker: Worker, stale_s: float, now: float) -> pb.WorkerStatus:
         core_seconds_reserved=worker.core_seconds_reserved,
         core_seconds_used=worker.core_seconds_used,
         core_seconds_executing=worker.core_seconds_executing,
+        host="" if worker.host is None else worker.host.name,
     )

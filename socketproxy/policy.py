@@ -32,6 +32,7 @@ class Kind(enum.Enum):
     INSPECT = "inspect"
     STATS = "stats"
     UPDATE = "update"
+    EVENTS = "events"
 
 
 # Matched with the whole target as it came. Nothing is decoded or made canonical, so that there is only one way to spell
@@ -47,6 +48,8 @@ _ROUTES = {
         re.compile(rf"{_VERSION}/containers/{_ID}/stats\?stream=(?:0|[Ff]alse)&one-shot=(?:1|[Tt]rue)"),
     ),
     Kind.UPDATE: ("POST", re.compile(rf"{_VERSION}/containers/{_ID}/update")),
+    # With filters of the proxy's own, whatever was asked for.
+    Kind.EVENTS: ("GET", re.compile(rf"{_VERSION}/events(?:\?filters=[0-9A-Za-z%._~-]{{0,1024}})?")),
 }
 
 
@@ -72,7 +75,7 @@ class Call:
     limits: Limits | None = None  # of an update
 
 
-def call(request: Request, resize_memory: bool, whole_cores: bool = False) -> Call:
+def call(request: Request, resize_memory: bool, events: bool = False, whole_cores: bool = False) -> Call:
     """The call that `request` is. Raises Refusal if it is none of those that there are."""
     for kind, (method, route) in _ROUTES.items():
         found = route.fullmatch(request.target)
@@ -80,6 +83,8 @@ def call(request: Request, resize_memory: bool, whole_cores: bool = False) -> Ca
             continue
         if kind is Kind.STATS and not resize_memory:
             raise Refusal("stats: let through only with resize_memory")
+        if kind is Kind.EVENTS and not events:
+            raise Refusal("events: let through only with events = true")
         if kind is not Kind.UPDATE and request.body:
             raise Refusal(f"body: expected none of {kind.value}")
         parts = found.groupdict(default="")
@@ -147,6 +152,20 @@ class Stats(msgspec.Struct, frozen=True):
     memory_stats: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Actor(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is told of the container that something happened to."""
+
+    id: str = msgspec.field(name="ID")
+
+
+class Event(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is told of an event."""
+
+    type: str
+    action: str
+    actor: Actor
+
+
 def is_id(text: str) -> bool:
     """Whether `text` can be the id of a container, short or whole."""
     return re.fullmatch(_ID, text) is not None
@@ -163,15 +182,30 @@ def check(container: Inspected, asked: str, label: str, project: str) -> None:
         raise Refusal(f"no container has the id {asked}")
     if label not in (container.config.labels or {}):
         raise Refusal(f"container {container.name.lstrip('/')}: expected the label {label}")
+    expect(project)
+    if container.project != project:
+        raise Refusal(f"container {container.name.lstrip('/')}: expected the label {PROJECT}={project}")
+
+
+def expect(project: str) -> None:
+    """Raise Refusal where it is not known which containers are Sponge's."""
     if not project:
         raise Refusal(
             "compose_project: expected the project whose containers may be updated, "
             "as the proxy does not run in a container of one"
         )
-    if container.project != project:
-        raise Refusal(f"container {container.name.lstrip('/')}: expected the label {PROJECT}={project}")
 
 
 def only(label: str, project: str) -> str:
     """The filter of a list that leaves Sponge's containers of that Compose project, as part of a query."""
-    return "filters=" + quote(json.dumps({"label": [label, f"{PROJECT}={project}"]}), safe="")
+    return _filters({"label": [label, f"{PROJECT}={project}"]})
+
+
+def changes(label: str, project: str) -> str:
+    """As `only`, of events: those after which a container's limits may be others."""
+    those = {"label": [label, f"{PROJECT}={project}"], "type": ["container"], "event": ["start", "update"]}
+    return _filters(those)
+
+
+def _filters(those: dict[str, list[str]]) -> str:
+    return "filters=" + quote(json.dumps(those), safe="")

@@ -51,7 +51,7 @@ class Coefficients(Section, frozen=True, kw_only=True):
 
 
 class ServiceDescription(Section, frozen=True, kw_only=True):
-    """`[services.NAME]`: one worker. Weight, reserve, floor, ceiling as in control.toml, maxima as in worker.toml."""
+    """`[services.NAME]`: one worker; what is a policy there is as in control.toml, maxima as in worker.toml."""
 
     profile: str | None = None  # file of `sponge profile`, beside this one
     latency: Coefficients | None = None  # instead of a profile

@@ -178,6 +178,50 @@ def test_what_only_the_docker_actuator_can_is_refused_elsewhere(
         controlplane.config.read(path, environ={})
 
 
+ENGINE = 'host = "tcp://far:2376"\nmillicores = 4000\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "expectation"),
+    [
+        ("[actuator.engines.a]\nmillicores = 4000", r"actuator\.engines.*missing required field `host`"),
+        ('[actuator.engines.a]\nhost = "tcp://far:2376"', "missing required field `millicores`"),
+        ('[actuator.engines.a]\nhost = "far:2376"\nmillicores = 4000', "Expected `str` matching"),
+        ('[actuator.engines.a]\nhost = "ssh://far"\nmillicores = 4000', "Expected `str` matching"),
+        (f"[actuator.engines.a_b]\n{ENGINE}", "Expected `str` matching"),
+        (f'[actuator]\nkind = "local"\n[actuator.engines.a]\n{ENGINE}', r"engines: expected none unless"),
+        (f"[host]\nmillicores = 1\n[actuator.engines.a]\n{ENGINE}", "host: expected nothing beside"),
+        (
+            '[actuator.engines.a]\nhost = "unix:///d.sock"\nmillicores = 1\ntls = { ca = "x" }',
+            r"actuator\.engines\.a\.tls: expected none of a local socket",
+        ),
+        (
+            f"[actuator]\nresize_memory = true\n[actuator.engines.a]\n{ENGINE}",
+            r"actuator\.engines\.a\.memory_mib: expected at least 1",
+        ),
+    ],
+)
+def test_engines_that_cannot_be_used_are_refused(tmp_path: Path, toml: str, expectation: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigError, match=expectation):
+        controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"})
+
+
+def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_path: Path) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f'[actuator.engines.far]\n{ENGINE}tls = {{ ca = "ca.pem" }}')
+    engine = controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"}).actuator.engines[
+        "far"
+    ]
+    assert engine.tls is not None
+    assert (engine.tls.ca, engine.tls.certificate) == (str(tmp_path / "ca.pem"), "")
+    with pytest.raises(
+        ConfigError, match=r"actuator\.compose_project: expected one beside actuator\.engines"
+    ):
+        controlplane.config.read(path, environ={})
+
+
 def test_a_kubeconfig_is_found_beside_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "control.toml"
     path.write_text('[actuator.kubernetes]\nnamespace = "serving"\nkubeconfig = "config"\n')

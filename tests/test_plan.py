@@ -15,7 +15,7 @@ from controlplane.metrics import Metrics
 from controlplane.profiled import executions
 from controlplane.profilefile import read_times
 from controlplane.resize import Quota
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from controlplane.store import Store
 from controlplane.whatif import foresee
 from protos import control_pb2 as pb
@@ -286,7 +286,7 @@ async def test_the_answer_is_what_the_control_loop_plans(tmp_path):
     config = Config(
         services={name: ServicePolicy(max_millicores=ceiling) for name, (_, ceiling) in services.items()}
     )
-    fleet = Fleet(6700, 1 << 33, config.planner.request_overhead_ms / 1000)
+    fleet = Fleet([Host(6700, 1 << 33)], config.planner.request_overhead_ms / 1000)
     fleet.policies.update(config.services)
     fleet.paused = True  # plan, and leave it at that
     actuator = FakeActuator({name: Quota(1100) for name in services})

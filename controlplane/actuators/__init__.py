@@ -1,5 +1,6 @@
 """One door to each owner of CPU quotas."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,11 +9,15 @@ from controlplane import config as settings
 from controlplane.resize import Quota
 from core.config import ConfigError
 
-__all__ = ["ActuationError", "Actuator", "Pending", "Quota", "WorkerRef", "make"]
+__all__ = ["ActuationError", "Actuator", "Pending", "Quota", "Unreachable", "WorkerRef", "make"]
 
 
 class ActuationError(Exception):
     """The owner of a quota refused or could not be reached; the text is the owner's, fit for a log."""
+
+
+class Unreachable(ActuationError):
+    """The owner of a quota does not answer: of none of its workers can anything be known."""
 
 
 class Pending(ActuationError):
@@ -56,18 +61,30 @@ class Actuator(Protocol):
         Raises ActuationError, and Pending where the owner takes its time.
         """
 
+    async def host(self, worker: WorkerRef) -> str:
+        """The name of the host that a worker runs on, "" where there is only one. Raises ActuationError."""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        """Tell of containers whose quota somebody may have changed, by their whole id; "" stands for all of them.
+
+        Runs until it is cancelled, and returns where nobody tells.
+        """
+
     async def close(self) -> None:
         """Release connections; quotas stay."""
 
 
 def make(config: settings.Actuator) -> Actuator:
-    """Build the actuator that the configuration asks for. Raises ConfigError if its kind cannot work here."""
+    """Build the actuator that the configuration asks for.
+
+    Raises ConfigError if its kind cannot work here, and FileError for a file that it names.
+    """
     # Imported on demand: each needs a client that the others' users may not have installed.
     match config.kind:
         case settings.ActuatorKind.DOCKER:
-            from controlplane.actuators.docker import DockerActuator
+            from controlplane.actuators.engines import of
 
-            return DockerActuator(config)
+            return of(config)
         case settings.ActuatorKind.KUBERNETES:
             try:
                 from controlplane.actuators.kubernetes import KubernetesActuator

@@ -1,22 +1,20 @@
 """Containers, resized by the engine that owns them."""
 
-import asyncio
 import contextlib
 import re
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import docker
 import structlog
 from docker.errors import APIError, DockerException, NotFound
-from docker.utils import kwargs_from_env
 
 from controlplane import config as settings
-from controlplane.actuators import ActuationError, Quota, WorkerRef
+from controlplane.actuators import ActuationError, Quota, Unreachable, WorkerRef
 from controlplane.actuators.direct import Direct
+from controlplane.actuators.engine import Address, Engine
+from controlplane.actuators.events import follow
 from controlplane.actuators.limits import Held, floored, in_use
 from controlplane.actuators.memory import MemoryLimits
 from controlplane.actuators.pins import Pins, own
@@ -53,28 +51,38 @@ class DockerActuator:
     kind = "docker"
     holds_quota = True
 
-    def __init__(self, config: settings.Actuator, base_url: str | None = None) -> None:
-        """`base_url` of the engine; default is what DOCKER_HOST says, or the local socket."""
+    def __init__(
+        self,
+        config: settings.Actuator,
+        base_url: str | None = None,
+        *,
+        address: Address | None = None,
+        host: str = "",
+    ) -> None:
+        """`address` of the engine; default is `base_url`, what DOCKER_HOST says, or the local socket.
+
+        `host` names the host that it is the engine of.
+        """
         self._config = config
-        self._base_url = base_url
-        self._client: docker.APIClient | None = None
+        self._engine = Engine(address or Address.from_env(base_url), config.docker_timeout_s)
+        self._host = host
         self._project = config.compose_project
         self._allowed: dict[str, _Container] = {}  # by the id the worker gave
-        self._lock = threading.Lock()
         self._pins = Pins(config.whole_cores_cpus, self._is_ours)
         self._direct = Direct(config.period_us, self._record) if config.cgroup_write else None
         self._memory = MemoryLimits(self._put_memory)
         self._held_up: set[str] = set()  # ids of containers of which it is told that a limit stayed higher
 
     async def read(self, worker: WorkerRef) -> Quota | None:
-        container, quota = await asyncio.to_thread(self._calling, self._read, worker)
-        self._memory.forget(container.id)
+        read: tuple[_Container, Quota] = await self._engine.run(self._calling, self._read, worker)
+        container, quota = read
+        quota = replace(quota, memory_bytes=self._memory.read(container.id, quota.memory_bytes))
         if self._direct is None or worker.whole_cores:
             return quota
         return replace(quota, cpu_millicores=await self._direct.read(container.id, quota.cpu_millicores))
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        container = await asyncio.to_thread(self._calling, self._checked, worker)
+        container = await self._engine.run(self._calling, self._checked, worker)
         millicores = quota.cpu_millicores
         # CPU by itself and first: it waits for no memory, and is not refused with it.
         if worker.whole_cores and millicores is not None and millicores % 1000 == 0:
@@ -88,6 +96,12 @@ class DockerActuator:
         if self._config.resize_memory:
             await self._memory.write(container.id, quota.memory_bytes)
 
+    async def host(self, worker: WorkerRef) -> str:
+        return self._host
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        await follow(self._engine, self._host, self._config.docker_label, changed)
+
     async def settle(self) -> None:
         """Wait until memory limits are as low as was asked for, or as may be."""
         await self._memory.settle()
@@ -99,7 +113,7 @@ class DockerActuator:
         for container_id in self._pins.pinned:
             with contextlib.suppress(ActuationError):  # it is gone, or the engine
                 await self._called(container_id, self._unpin)
-        await asyncio.to_thread(self._disconnect)
+        await self._engine.close()
 
     def _read(self, worker: WorkerRef) -> tuple[_Container, Quota]:
         container, client = self._checked(worker), self._connected()
@@ -112,7 +126,7 @@ class DockerActuator:
 
     async def _called(self, container_id: str, call: Callable[..., T], *words: Any) -> T:
         """Run a call about a container that was checked, in a thread."""
-        return await asyncio.to_thread(
+        return await self._engine.run(
             self._calling, lambda worker: call(worker.container_id, *words), WorkerRef("", container_id)
         )
 
@@ -128,7 +142,7 @@ class DockerActuator:
         )
         self._pins.forget(container_id)
 
-    async def _put_memory(self, container_id: str, limit_bytes: int, may_lower: bool) -> bool:
+    async def _put_memory(self, container_id: str, limit_bytes: int, may_lower: bool) -> int | None:
         try:
             return await self._called(container_id, self._write_memory, limit_bytes, may_lower)
         finally:
@@ -136,20 +150,20 @@ class DockerActuator:
             if self._direct is not None:
                 await self._direct.hold(container_id)
 
-    def _write_memory(self, container_id: str, limit_bytes: int, may_lower: bool) -> bool:
-        """Change a memory limit if it differs; False if that would lower it, and it may not.
+    def _write_memory(self, container_id: str, limit_bytes: int, may_lower: bool) -> int | None:
+        """Change a memory limit if it differs, and give what it is now; None if that would lower it, and it may not.
 
         It is lowered to no less than what is in use allows. One that stays higher harms nobody, and is no failure.
         """
         client = self._connected()
         held = Held.of(client.inspect_container(container_id)["HostConfig"])
         if limit_bytes == held.limit_bytes:
-            return True
+            return limit_bytes
         if not held.lowered_by(limit_bytes):
             client.update_container(container_id, **held.update(limit_bytes))
-            return True
+            return limit_bytes
         if not may_lower:
-            return False
+            return None
         # An engine that was asked in the second before takes a second.
         used = self._direct.used_bytes(container_id) if self._direct is not None else None
         if used is None:
@@ -167,7 +181,7 @@ class DockerActuator:
             self._held_up.add(container_id)
             numbers = {"wanted": limit_bytes, "in_use": used, "refused": refused}
             log.info("memory limit not lowered in full", container=container_id[:12], **numbers)
-        return True
+        return held.limit_bytes if refused or not held.lowered_by(limit) else limit
 
     def _pin(self, container_id: str, millicores: int) -> None:
         self._pins.write(self._connected(), container_id, millicores, self._config.period_us)
@@ -249,21 +263,9 @@ class DockerActuator:
             raise ActuationError(str(error)) from error
         except (DockerException, OSError) as error:  # those of requests are OSErrors
             # Whatever the connection was worth, the next call makes a new one.
-            self._disconnect()
-            raise ActuationError(f"Docker engine unreachable: {error}") from error
+            self._engine.disconnect()
+            raise Unreachable(f"Docker engine unreachable: {error}") from error
 
     def _connected(self) -> Any:
-        """The engine's client; connecting asks for the version of its protocol."""
-        with self._lock:
-            if self._client is None:
-                kwargs: dict[str, Any] = kwargs_from_env() | {"timeout": self._config.docker_timeout_s}
-                if self._base_url is not None:
-                    kwargs["base_url"] = self._base_url
-                self._client = docker.APIClient(version="auto", **kwargs)
-            return self._client
-
-    def _disconnect(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        """The engine's client."""
+        return self._engine.client()

@@ -89,6 +89,12 @@ class KubernetesActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
 
+    async def host(self, worker: WorkerRef) -> str:
+        return ""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        pass
+
     async def close(self) -> None:
         await asyncio.to_thread(self._disconnect)
 

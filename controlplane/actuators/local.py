@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.actuators import ActuationError, Quota, WorkerRef
@@ -32,6 +33,12 @@ class LocalActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         # In a thread: lowering a memory limit makes the kernel reclaim pages first.
         await asyncio.to_thread(self._write, worker, quota)
+
+    async def host(self, worker: WorkerRef) -> str:
+        return ""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        pass
 
     async def close(self) -> None:
         pass

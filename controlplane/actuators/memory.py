@@ -14,6 +14,8 @@ log = structlog.get_logger()
 @dataclass(slots=True)
 class _Container:
     wanted: int | None = None  # None: not known to be in force, or on its way
+    in_force: int = 0  # what came of that
+    lowering: int = 0  # under way
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -24,8 +26,8 @@ class MemoryLimits:
     higher, so no write waits for that, and none fails with it.
     """
 
-    def __init__(self, put: Callable[[str, int, bool], Awaitable[bool]]) -> None:
-        """`put` changes a limit, and lowers one only if told that it may, else gives False. Raises ActuationError."""
+    def __init__(self, put: Callable[[str, int, bool], Awaitable[int | None]]) -> None:
+        """`put` changes a limit, and gives what it is now; None if it may not be lowered. Raises ActuationError."""
         self._put = put
         self._containers: dict[str, _Container] = {}
         self._lowering: set[asyncio.Task[None]] = set()
@@ -38,30 +40,42 @@ class MemoryLimits:
         container.wanted = limit_bytes  # what is about to be lowered to something else is not, from now on
         try:
             async with container.changing:
-                raised = await self._put(container_id, limit_bytes, False)
+                now = await self._put(container_id, limit_bytes, False)
         except ActuationError:
             container.wanted = None
             raise
-        if not raised:
+        if now is not None:
+            container.in_force = now
+        else:
+            container.lowering += 1
             lowering = asyncio.create_task(self._lower(container_id, container, limit_bytes))
             self._lowering.add(lowering)
             lowering.add_done_callback(self._lowering.discard)
 
-    def forget(self, container_id: str) -> None:
-        """Somebody else may have changed it: the next write looks."""
-        if (container := self._containers.get(container_id)) is not None:
+    def read(self, container_id: str, limit_bytes: int) -> int:
+        """What counts as the limit, where it is `limit_bytes`: what was asked for, if that is as low as it may be yet.
+
+        What somebody else has changed counts as it is, and the next write looks.
+        """
+        container = self._containers.get(container_id)
+        if container is None or container.wanted is None:
+            return limit_bytes
+        if not container.lowering and limit_bytes != container.in_force:
             container.wanted = None
+            return limit_bytes
+        return container.wanted
 
     async def settle(self) -> None:
         """Wait until everything is lowered that was asked for."""
         await asyncio.gather(*self._lowering)
 
     async def _lower(self, container_id: str, container: _Container, limit_bytes: int) -> None:
-        async with container.changing:
-            if container.wanted != limit_bytes:
-                return
-            try:
-                await self._put(container_id, limit_bytes, True)
-            except ActuationError as error:
-                container.wanted = None
-                log.warning("memory limit not lowered", container=container_id[:12], error=str(error))
+        try:
+            async with container.changing:
+                if container.wanted == limit_bytes:
+                    container.in_force = await self._put(container_id, limit_bytes, True) or 0
+        except ActuationError as error:
+            container.wanted = None
+            log.warning("memory limit not lowered", container=container_id[:12], error=str(error))
+        finally:
+            container.lowering -= 1

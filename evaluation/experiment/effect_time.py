@@ -19,7 +19,7 @@ from controlplane.governor import Governor
 from controlplane.metrics import Metrics
 from controlplane.resize import Allocation, Quota, Resize, Version
 from controlplane.session import Owner, Session
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from core.cgroup import Cgroup, quota_us
 from dataplane.uplink import Uplink
 from evaluation.experiment import spinner
@@ -177,7 +177,7 @@ async def _by_decision(way: Way, where: Spinner) -> AsyncIterator[Callable[[], A
         "costs", time.monotonic, rate=0.0, container_id=where.container_id, cgroup_path=where.cgroup_path
     )
     found = Allocation(SMALL, 1, 1, 1)
-    worker = Fleet(4000, 1 << 34, 0.001).attach(
+    worker = Fleet([Host(4000, 1 << 34)], 0.001).attach(
         reporter.hello(), Resize(), Governor(0.0, 100), time.monotonic()
     )
     actuator = actuators.make(way.actuator(where))

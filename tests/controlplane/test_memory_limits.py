@@ -19,16 +19,16 @@ class Engine:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def put(self, container_id: str, limit_bytes: int, may_lower: bool) -> bool:
+    async def put(self, container_id: str, limit_bytes: int, may_lower: bool) -> int | None:
         if self.failure:
             raise ActuationError(self.failure)
         if limit_bytes < self.limits[container_id] and not may_lower:
-            return False
+            return None
         if may_lower:
             self.began.set()
             await self.open.wait()
-        self.limits[container_id] = limit_bytes
-        return True
+        self.limits[container_id] = max(limit_bytes, 200)  # which is in use
+        return self.limits[container_id]
 
 
 async def test_a_limit_is_raised_on_return_and_lowered_after():
@@ -100,6 +100,18 @@ async def test_what_somebody_else_may_have_changed_is_written_again():
     engine.limits["c"] = 600
     await limits.write("c", 800)
     assert engine.limits == {"c": 600}
-    limits.forget("c")
+    assert limits.read("c", engine.limits["c"]) == 600
     await limits.write("c", 800)
     assert engine.limits == {"c": 800}
+
+
+async def test_a_limit_that_is_as_low_as_it_may_be_counts_as_what_was_asked_for():
+    engine = Engine()
+    limits = MemoryLimits(engine.put)
+    assert limits.read("c", 500) == 500
+    await limits.write("c", 100)
+    assert limits.read("c", 500) == 100  # about to be lowered
+    await limits.settle()
+    assert engine.limits == {"c": 200}
+    assert limits.read("c", 200) == 100
+    assert limits.read("c", 300) == 300  # somebody else was there

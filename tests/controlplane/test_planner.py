@@ -14,6 +14,7 @@ from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import WAITING, LatencyModel
+from controlplane.lateness import late
 from controlplane.operation import (
     Limits,
     Operations,
@@ -21,7 +22,6 @@ from controlplane.operation import (
     ServiceState,
     Waiting,
     ladder,
-    late,
     operations,
     shapes,
 )
@@ -261,9 +261,9 @@ def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
     assert choice.reasons.bound is Bound.THROUGHPUT
     # Where nothing waits, or CPU is left over, what arrives is all there is.
     full = replace(state, cores_used=0.97 * millicores / 1000)
-    assert full.saturated
-    assert not replace(full, queue=()).saturated
-    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated
+    assert full.saturated(SETTINGS.saturated)
+    assert not replace(full, queue=()).saturated(SETTINGS.saturated)
+    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated(SETTINGS.saturated)
 
 
 def test_a_rate_that_is_not_known_well_needs_more():

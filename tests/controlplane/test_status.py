@@ -5,12 +5,12 @@ from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
 from controlplane.operation import Waiting
 from controlplane.resize import Resize
-from controlplane.state import Fleet, Worker
+from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
 
 
 def attached() -> tuple[Fleet, Worker]:
-    fleet = Fleet(2000, 0, 0.001)
+    fleet = Fleet([Host(2000, 0)], 0.001)
     hello = pb.Hello(
         worker_id="w", service="s", model_digest="d", max_instances=2, max_threads=2, max_batch=4
     )

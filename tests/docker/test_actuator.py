@@ -68,7 +68,7 @@ async def test_memory_follows_where_configured(run, project, found):
         assert (
             MARGIN_BYTES <= lowest < MARGIN_BYTES + 8 * MIB
         )  # the margin above what a program that waits has
-        assert await actuator.read(ref(container)) == Quota(800, lowest)
+        assert await actuator.read(ref(container)) == Quota(800, 1)  # as low as may be is as asked for
         await actuator.write(ref(container), Quota(1000))
         assert await actuator.read(ref(container)) == Quota(1000)
         assert group.memory_limit_bytes() is None

@@ -39,13 +39,14 @@ class Sponge:
         config = self._config
         workers = fleet.fresh(now, config.governor.stale_s)
         states = [status.service_state(w, fleet.policy(w.service), config) for w in workers]
-        plan = planner.plan(states, fleet.host_millicores, fleet.host_memory_bytes, config.planner)
-        fleet.host_full = plan.host_full
+        [host] = fleet.hosts.values()
+        plan = planner.plan(states, host.millicores, host.memory_bytes, config.planner)
+        host.full = plan.host_full
         targets: dict[str, Target] = {}
         plans = [status.allocation_of(assignment.configuration) for assignment in plan.assignments]
         full = crowded(
             ((worker.allocation, planned) for worker, planned in zip(workers, plans, strict=True)),
-            fleet.host_millicores,
+            host.millicores,
         )
         for worker, planned, assignment in zip(workers, plans, plan.assignments, strict=True):
             cannot_stay = urgent(assignment.reasons.spared, worker.demand.estimate().rate)
