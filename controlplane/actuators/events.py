@@ -12,6 +12,7 @@ import structlog
 
 from controlplane.actuators.engine import Engine
 from controlplane.resize import BACKOFF_S, MAX_BACKOFF_S
+from core.files import FileError
 
 # A connection that has been silent for so long may be dead, and nobody would say so.
 _SILENT_S = 60.0
@@ -51,7 +52,7 @@ async def follow(engine: Engine, name: str, label: str, changed: Callable[[str],
             return
         except TimeoutError:
             cause = ""
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, FileError) as error:
             cause = str(error)
         if loop.time() - began_at >= _CALM_S:
             failures, told = 0, False
@@ -66,8 +67,8 @@ async def follow(engine: Engine, name: str, label: str, changed: Callable[[str],
 async def events(engine: Engine, label: str) -> AsyncGenerator[str, None]:
     """Ids of containers with `label` that are started or updated; first "", when none can be missed any more.
 
-    Raises RefusedError, TimeoutError after a minute of silence, and OSError, EOFError or ValueError for a stream that
-    breaks.
+    Raises RefusedError, TimeoutError after a minute of silence, FileError for certificates that cannot be used, and
+    OSError, EOFError, LimitOverrunError or ValueError for a stream that breaks or is none.
     """
     reader, writer = await engine.open()
     try:

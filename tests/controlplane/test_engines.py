@@ -241,3 +241,17 @@ async def test_files_that_cannot_be_used_are_named(tmp_path, secured):
         by_tls(secured, ClientTls(ca=str(tmp_path / "none")))
     with pytest.raises(FileError, match=r"actuator\.engines\.far\.tls\.key: expected a file beside"):
         by_tls(secured, ClientTls(certificate=str(tmp_path / "none")))
+
+
+async def test_files_that_are_gone_meanwhile_are_told_and_looked_for_again(tmp_path, secured, authority):
+    me = Identity.issue(tmp_path / "me", authority)
+    engines = by_tls(secured, me.client_tls())
+    key = me.key.read_bytes()
+    me.key.unlink()
+    with capture_logs() as logs:
+        async with watched(engines) as told:
+            await asyncio.sleep(0.1)
+            me.key.write_bytes(key)
+            assert await told.get() == ""
+    [interrupted] = [line["error"] for line in logs if line["event"] == "events interrupted"]
+    assert interrupted.startswith("actuator.engines.far.tls.key: expected a file")

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from controlplane.config import ServicePolicy
 from controlplane.metrics import Metrics
 from controlplane.overrides import Overrides, PolicyError
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from controlplane.store import Store
 
 CONFIGURED = {"vision": ServicePolicy(weight=2.0, max_millicores=4000)}
@@ -20,7 +20,7 @@ class Life:
 
     def __init__(self, store: Store, configured: dict[str, ServicePolicy] = CONFIGURED, paused: bool = False):
         self.registry = CollectorRegistry()
-        self.fleet = Fleet(8000, 0, 0.001)
+        self.fleet = Fleet([Host(8000, 0)], 0.001)
         self.fleet.policies.update(configured)
         self.fleet.paused = paused
         self.overrides = Overrides(configured, self.fleet, store, Metrics(self.registry))
