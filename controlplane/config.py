@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from controlplane import cpuset
 from core.config import ConfigError, LogLevel, Section, load
 from core.tls import ClientTls, Tls
 
@@ -67,6 +68,8 @@ class Planner(Section, frozen=True, kw_only=True):
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5
+    # Where memory is resized, what a limit has beyond the configuration's need and the peak seen so far, as a share.
+    memory_head_room: Annotated[float, Meta(ge=0)] = 0.25
     # Where memory is short, and only there: what a plan may cost more than the best, as a share, not to be sought on.
     solver_gap: Annotated[float, Meta(ge=0, lt=1)] = 0.001
 
@@ -133,6 +136,11 @@ class Actuator(Section, frozen=True, kw_only=True):
     docker_label: str = "sponge.worker"
     compose_project: str = ""  # default: the project of the control plane's own container
     resize_memory: bool = False
+    # Docker: the control plane writes quotas to the containers' control groups itself, where it sees them writable, and
+    # the engine's record follows.
+    cgroup_write: bool = False
+    # CPU numbers that may be given to services with whole_cores, as in 2-7; default: all of this host.
+    whole_cores_cpus: str = ""
     # The local actuator changes only cgroups below this directory.
     cgroup_root: str = ""
     kubernetes: Kubernetes = msgspec.field(default_factory=Kubernetes)
@@ -148,6 +156,8 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     max_millicores: Positive = 64_000
     max_batch: Positive = 64
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
+    # Docker: its quotas are whole cores, each a CPU that no other service with whole_cores has.
+    whole_cores: bool = False
     # File of `sponge profile`, relative to this one: what executions are believed to take until there have been some.
     profile: str = ""
     # What runs all of its workers: deployment/NAME or statefulset/NAME, in the namespace of the Kubernetes actuator.
@@ -211,9 +221,10 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
     Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what the
-    Kubernetes actuator, or one of several engines, cannot do without, and for what needs that actuator.
+    Kubernetes actuator, or one of several engines, cannot do without, and for what needs another actuator.
     """
     config = load(path, Config)
+    _check_docker(path, config)
     if config.actuator.kind is ActuatorKind.KUBERNETES:
         _check_kubernetes(path, config.actuator)
     _check_leader(path, config)
@@ -281,6 +292,21 @@ def _check_leader(path: Path, config: Config) -> None:
         raise ConfigError(f"{path}: leader.lease: expected none beside leader.lock, or that one left out")
     if config.actuator.kind is not ActuatorKind.KUBERNETES:
         raise ConfigError(f'{path}: leader.lease: expected actuator.kind = "kubernetes" beside it')
+
+
+def _check_docker(path: Path, config: Config) -> None:
+    actuator = config.actuator
+    try:
+        cpuset.parse(actuator.whole_cores_cpus)
+    except ValueError as error:
+        raise ConfigError(f"{path}: actuator.whole_cores_cpus: {error}") from error
+    if actuator.kind is ActuatorKind.DOCKER:
+        return
+    pinned = [
+        f"services.{name}.whole_cores" for name, policy in config.services.items() if policy.whole_cores
+    ]
+    for key in [*(["actuator.cgroup_write"] if actuator.cgroup_write else []), *pinned]:
+        raise ConfigError(f'{path}: {key}: expected false with actuator.kind = "{actuator.kind.value}"')
 
 
 def _check_kubernetes(path: Path, actuator: Actuator) -> None:

@@ -155,6 +155,7 @@ class ControlLoop:
             self._clock,
             self._progress.set,
             self.reconciliation.is_known,
+            whole_cores=self.fleet.policy(hello.service).whole_cores,
         )
         log.info(
             "worker attached",
@@ -330,9 +331,11 @@ class ControlLoop:
         Its quota may be a small one that its predecessor had: engines keep it over a restart.
         """
         allocation = hello.allocation
-        unthrottled = 1000 * allocation.instances * allocation.threads + HEAD_ROOM_MILLICORES
+        policy = self.fleet.policy(hello.service)
+        head_room = 0 if policy.whole_cores else HEAD_ROOM_MILLICORES
+        unthrottled = 1000 * allocation.instances * allocation.threads + head_room
         any_of = self.fleet.hosts.values() if host is None else [host]
-        most = min(*(one.millicores for one in any_of), self.fleet.policy(hello.service).max_millicores)
+        most = min(*(one.millicores for one in any_of), policy.max_millicores)
         return max(allocation.cpu_millicores, min(unthrottled, most))
 
     def _poll(self) -> None:
@@ -344,8 +347,9 @@ class ControlLoop:
         """On which host a worker runs and with what quota, as far as that is known."""
         host = None
         try:
-            host = self.fleet.hosts[await self.actuator.host(worker_ref(hello))]
-            return host, await self.actuator.read(worker_ref(hello))
+            worker = worker_ref(hello, self.fleet.policy(hello.service).whole_cores)
+            host = self.fleet.hosts[await self.actuator.host(worker)]
+            return host, await self.actuator.read(worker)
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self.actuator.kind).inc()
             log.warning("quota not read", worker=hello.worker_id, service=hello.service, error=str(error))

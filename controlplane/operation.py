@@ -46,6 +46,7 @@ class Limits:
     max_instances: int = 8
     max_threads: int = 8
     max_batch: int = 8
+    whole_cores: bool = False  # quotas are CPUs of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +105,20 @@ def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], 
     r − 1 cores, since otherwise one thread less does as much. All steps of a core are looked at up to
     FRACTIONAL_THREADS; beyond, where they are a small part of the whole, halves, and what the ceiling leaves
     of the last core, if it is half of it or more. A host or a ceiling below the floor is the floor.
+
+    Of whole cores there are as many as threads, and no head-room: nothing is throttled on CPUs of one's own, where the
+    kernel lets an event loop that wakes up go first.
     """
     ceiling = min(limits.max_millicores, max(1, host_millicores))
     floor = min(limits.min_millicores, ceiling)
+    if limits.whole_cores:
+        ceiling = max(1000, ceiling // 1000 * 1000)
+        floor = min(-(-floor // 1000) * 1000, ceiling)
     return tuple(
         (quota, instances, 1 << power)
         for power in range(limits.max_threads.bit_length())
         for instances in range(1, limits.max_instances + 1)
-        for quota in _quotas(instances << power, floor, ceiling)
+        for quota in (_cores if limits.whole_cores else _quotas)(instances << power, floor, ceiling)
     )
 
 
@@ -132,6 +139,11 @@ def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
         return []
     steps = range(-(-least // STEP_MILLICORES) * STEP_MILLICORES, most, STEP_MILLICORES)
     return [quota for quota in sorted({least, *steps}) if quota != 1000 * runnable and quota < most] + [most]
+
+
+def _cores(runnable: int, floor: int, ceiling: int) -> list[int]:
+    enough = max(floor, 1000 * runnable)
+    return [enough] if enough <= ceiling else []
 
 
 @functools.lru_cache

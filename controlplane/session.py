@@ -47,6 +47,8 @@ class Session:
         clock: Callable[[], float],
         on_progress: Callable[[], None],
         is_known: "Callable[[Session], Awaitable[bool]] | None" = None,
+        *,
+        whole_cores: bool = False,
     ) -> None:
         self.worker = worker
         self.outbox: asyncio.Queue[control_pb2.Directive | None] = asyncio.Queue()
@@ -58,6 +60,7 @@ class Session:
         self._clock = clock
         self._on_progress = on_progress
         self._is_known = is_known
+        self._whole_cores = whole_cores
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
@@ -102,7 +105,7 @@ class Session:
         try:
             if self.closed:
                 return False
-            quota = await self._actuator.read(worker_ref(self.worker.hello))
+            quota = await self._actuator.read(worker_ref(self.worker.hello, self._whole_cores))
             if quota is not None:
                 self._compare(quota)
             return True
@@ -150,7 +153,7 @@ class Session:
                     return
                 began = self._pending_since or time.perf_counter()
                 self._pending_since = None
-                await self._actuator.write(worker_ref(self.worker.hello), quota)
+                await self._actuator.write(worker_ref(self.worker.hello, self._whole_cores), quota)
         except Pending:
             self._pending_since = began
             self.perform(resize.quota_pending(self._clock()))
@@ -175,6 +178,6 @@ class Session:
         self.perform(resize.poll(self._clock()))
 
 
-def worker_ref(hello: control_pb2.Hello) -> WorkerRef:
+def worker_ref(hello: control_pb2.Hello, whole_cores: bool = False) -> WorkerRef:
     """The worker as actuators know it."""
-    return WorkerRef(hello.worker_id, hello.container_id, hello.cgroup_path, hello.pid)
+    return WorkerRef(hello.worker_id, hello.container_id, hello.cgroup_path, hello.pid, whole_cores)

@@ -11,15 +11,13 @@ from controlplane.resize import Allocation, SendDirective
 from controlplane.state import Fleet, Host, Worker, allocation_message
 from protos import control_pb2 as pb
 
-# What is not known of a worker's memory in use must not be planned away.
-MEMORY_HEAD_ROOM = 1.25
 _MEMORY_STEP = 64 << 20
 
 
 def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> ServiceState:
     """`worker` as the planner takes it."""
     hello, sample = worker.hello, worker.sample
-    memory = config.actuator.resize_memory
+    needed = 1 + config.planner.memory_head_room if config.actuator.resize_memory else 0.0
     return ServiceState(
         name=worker.service,
         latency=worker.latency.snapshot(),
@@ -30,6 +28,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             max_instances=hello.max_instances,
             max_threads=hello.max_threads,
             max_batch=min(hello.max_batch, policy.max_batch),
+            whole_cores=policy.whole_cores,
         ),
         queue=[
             Waiting(w.remaining_ms / 1000, w.rows, (w.remaining_ms + w.waited_ms) / 1000)
@@ -45,9 +44,9 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
         cores_used=worker.cores_used(),
-        memory_base_bytes=int(sample.usage.memory_bytes * MEMORY_HEAD_ROOM) if memory else 0,
-        memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20)) if memory else 0,
-        memory_peak_bytes=int(sample.usage.memory_peak_bytes * MEMORY_HEAD_ROOM) if memory else 0,
+        memory_base_bytes=int(sample.usage.memory_bytes * needed),
+        memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20) * needed),
+        memory_peak_bytes=int(sample.usage.memory_peak_bytes * needed),
     )
 
 

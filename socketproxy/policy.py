@@ -61,6 +61,7 @@ class Limits(Section, frozen=True, kw_only=True, rename="pascal"):
     cpu_shares: Annotated[int, Meta(ge=2, le=262_144)] | UnsetType = UNSET
     memory: _Bytes | UnsetType = UNSET
     memory_swap: Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)] | UnsetType = UNSET
+    cpuset_cpus: Annotated[str, Meta(pattern=r"^[0-9]{1,5}([-,][0-9]{1,5}){0,255}\Z")] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Call:
     limits: Limits | None = None  # of an update
 
 
-def call(request: Request, resize_memory: bool, events: bool = False) -> Call:
+def call(request: Request, resize_memory: bool, events: bool = False, whole_cores: bool = False) -> Call:
     """The call that `request` is. Raises Refusal if it is none of those that there are."""
     for kind, (method, route) in _ROUTES.items():
         found = route.fullmatch(request.target)
@@ -87,18 +88,20 @@ def call(request: Request, resize_memory: bool, events: bool = False) -> Call:
         if kind is not Kind.UPDATE and request.body:
             raise Refusal(f"body: expected none of {kind.value}")
         parts = found.groupdict(default="")
-        limits = _limits(request.body, resize_memory) if kind is Kind.UPDATE else None
+        limits = _limits(request.body, resize_memory, whole_cores) if kind is Kind.UPDATE else None
         return Call(kind, parts["version"], parts.get("container", ""), parts.get("query", ""), limits)
     raise Refusal("this call is not let through")
 
 
-def _limits(body: bytes, resize_memory: bool) -> Limits:
+def _limits(body: bytes, resize_memory: bool, whole_cores: bool) -> Limits:
     try:
         limits = msgspec.json.decode(body, type=Limits)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(f"body: {error}") from error
     if not resize_memory and (limits.memory is not UNSET or limits.memory_swap is not UNSET):
         raise Refusal("body: memory limits are let through only with resize_memory")
+    if not whole_cores and limits.cpuset_cpus is not UNSET:
+        raise Refusal("body: sets of CPUs are let through only with whole_cores")
     return limits
 
 
@@ -117,6 +120,7 @@ class Held(msgspec.Struct, frozen=True, rename="pascal"):
     nano_cpus: int = 0
     memory: int = 0
     memory_swap: int = 0
+    cpuset_cpus: str = ""
 
 
 class Inspected(msgspec.Struct, frozen=True, rename="pascal"):

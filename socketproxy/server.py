@@ -88,7 +88,8 @@ class Proxy:
             request = await self._request(reader, received)
             if request is None:
                 return None
-            call = policy.call(request, self._config.resize_memory, self._config.events)
+            config = self._config
+            call = policy.call(request, config.resize_memory, config.events, config.whole_cores)
             async with asyncio.timeout(self._config.engine_timeout_s):
                 return await self._forward(call)
         except Refusal as refusal:

@@ -155,6 +155,29 @@ def test_what_the_kubernetes_actuator_cannot_use_is_refused(
         controlplane.config.read(path, environ={})
 
 
+@pytest.mark.parametrize(
+    ("toml", "expectation"),
+    [
+        ('kind = "local"\ncgroup_write = true', r'actuator\.cgroup_write: expected false with .* "local"'),
+        (
+            'kind = "threads"\n[services.a]\n[services.b]\nwhole_cores = true',
+            r'services\.b\.whole_cores: expected false with actuator\.kind = "threads"',
+        ),
+        (
+            'whole_cores_cpus = "2-"',
+            r"actuator\.whole_cores_cpus: expected CPU numbers as in 0-2,5, got '2-'",
+        ),
+    ],
+)
+def test_what_only_the_docker_actuator_can_is_refused_elsewhere(
+    tmp_path: Path, toml: str, expectation: str
+) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f"[actuator]\n{toml}\n")
+    with pytest.raises(ConfigError, match=rf"control\.toml: {expectation}"):
+        controlplane.config.read(path, environ={})
+
+
 ENGINE = 'host = "tcp://far:2376"\nmillicores = 4000\n'
 
 

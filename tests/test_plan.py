@@ -118,6 +118,12 @@ def test_memory_is_shown_where_it_is_planned(file, capsys):
     assert f"memory: {given} of 4096 MiB given" in capsys.readouterr().out
 
 
+def test_whole_cores_are_planned_in_thousands(file, capsys):
+    file.write_text(FLEET.replace("slo_ms", "whole_cores = true\nslo_ms"))
+    told = answer(capsys, file)
+    assert all(one["cpu_millicores"] % 1000 == 0 for one in told["services"])
+
+
 def test_a_number_is_all_budgets_and_none_is_the_slo(file):
     (vision, magika) = planfile.read(file, {}).services
     assert magika.demand.budgets == ((0.3, 1.0),)

@@ -41,13 +41,14 @@ class Pending(ActuationError):
 class WorkerRef:
     """Where a worker says that it runs: not to be believed, each actuator checks what it uses.
 
-    `container_id` is a pod's name in Kubernetes.
+    `container_id` is a pod's name in Kubernetes. `whole_cores`: it is to have CPUs of its own, as configured.
     """
 
     worker_id: str
     container_id: str = ""
     cgroup_path: str = ""
     pid: int = 0
+    whole_cores: bool = False
 
 
 class Actuator(Protocol):
@@ -66,6 +67,9 @@ class Actuator(Protocol):
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         """Put `quota` in force, with a CPU weight in proportion; in force on return.
+
+        But for a memory limit that is lowered: that is so no further than what is in use allows, may come later, and is
+        no failure if it does not. CPU does not depend on what becomes of memory.
 
         Raises ActuationError, and Pending where the owner takes its time.
         """

@@ -11,7 +11,7 @@ from controlplane.scales import Scale, ScaleConflictError, ScaleError
 
 
 class FakeActuator:
-    """`quotas` by worker id is what is in force, `writes` all that ever was, in order.
+    """`quotas` by worker id is what is in force, `writes` all that ever was, in order, `asked` of whom.
 
     `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
     gone. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force;
@@ -25,6 +25,7 @@ class FakeActuator:
         self.holds_quota = holds_quota
         self.quotas = quotas or {}
         self.writes: list[tuple[str, Quota]] = []
+        self.asked: set[WorkerRef] = set()
         self.failure = ""
         self.unreachable = ""
         self.most_millicores: int | None = None
@@ -48,10 +49,12 @@ class FakeActuator:
         self._open.set()
 
     async def read(self, worker: WorkerRef) -> Quota | None:
+        self.asked.add(worker)
         self._fail()
         return self.quotas.get(worker.worker_id)
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
+        self.asked.add(worker)
         await self._open.wait()
         self._fail()
         if self.mute:

@@ -24,6 +24,7 @@ Kind = Literal[
     "overload",
     "planner",
     "monotony",
+    "resizes",
 ]
 
 # Imported only when one is run: each needs libraries that the others do not.
@@ -37,6 +38,7 @@ _RUNS: dict[Kind, str] = {
     "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "resizes": "evaluation.experiment.resizes",
     "planner": "evaluation.experiment.planning",
     "monotony": "evaluation.experiment.monotony",
 }

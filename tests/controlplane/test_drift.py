@@ -9,7 +9,7 @@ from controlplane.cell import HALF_LIFE_S
 from controlplane.drift import MATURE, NEWEST, Drift
 from controlplane.governor import Governor
 from controlplane.resize import Resize
-from controlplane.state import Fleet, Worker
+from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
 
 
@@ -81,7 +81,7 @@ def test_the_margin_is_of_what_is_seen_and_not_of_one_outlier():
 
 def fleet(*names: str, executions: int = MATURE) -> tuple[Fleet, list[Worker]]:
     """Workers of one model that has been executed so often, 50 ms each."""
-    fleet = Fleet(host_millicores=4000, host_memory_bytes=1 << 33, default_overhead_s=0.0015)
+    fleet = Fleet([Host(4000, 1 << 33)], default_overhead_s=0.0015)
     workers = []
     for name in names:
         hello = pb.Hello(worker_id=name, service="vision", model_digest="d", max_threads=1, max_batch=4)

@@ -499,3 +499,28 @@ async def test_the_first_plan_is_of_the_profile_and_after_a_restart_of_what_was_
         await plane.loop.goodbye()
         await obeying
         plane.store.close()
+
+
+@pytest.mark.parametrize("whole_cores", [False, True])
+async def test_actuators_are_told_who_is_to_have_whole_cores(whole_cores):
+    config = Config(services={"vision": ServicePolicy(whole_cores=whole_cores)})
+    plane = Plane(FakeActuator({"w": Quota(1100)}), config)
+    worker = await FakeWorker.attach(plane)
+    for _ in range(4):
+        await worker.second(rate=2)
+        await asyncio.sleep(0)
+    assert {ref.whole_cores for ref in plane.actuator.asked} == {whole_cores}
+    target = worker.session.worker.resize.target
+    assert target is not None
+    assert (target.cpu_millicores % 1000 == 0) == whole_cores
+
+
+@pytest.mark.parametrize(("whole_cores", "millicores"), [(False, 2100), (True, 2000)])
+async def test_a_worker_that_starts_has_head_room_but_on_whole_cores(whole_cores, millicores):
+    config = Config(services={"vision": ServicePolicy(whole_cores=whole_cores)})
+    plane = Plane(FakeActuator({"w": Quota(500)}), config)
+    allocation = pb.Allocation(cpu_millicores=1000, instances=2, threads=1, max_batch=1)
+    await FakeWorker.attach(plane, starting=True, allocation=allocation)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert plane.actuator.quotas["w"] == Quota(millicores)

@@ -90,6 +90,24 @@ def test_shapes_are_within_limits_and_never_none(low, extra, host, instances, th
         assert n * t == 1 or 1000 * n * t < millicores + 1000
 
 
+@given(
+    low=st.integers(100, 4000),
+    extra=st.integers(0, 4000),
+    host=st.integers(0, 9000),
+    instances=st.integers(1, 4),
+    threads=st.integers(1, 4),
+)
+def test_whole_cores_are_as_many_as_threads_or_the_floor(low, extra, host, instances, threads):
+    found = shapes(Limits(low, low + extra, instances, threads, 4, whole_cores=True), host)
+    assert found
+    for millicores, n, t in found:
+        assert millicores % 1000 == 0
+        assert 1000 * n * t <= millicores
+        least = min(-(-low // 1000), max(1, min(low + extra, host) // 1000))
+        assert millicores == max(1000 * least, 1000 * n * t)
+        assert millicores <= max(1000, min(low + extra, host))
+
+
 def test_shapes_in_whole():
     found = shapes(Limits(800, 64_000, 3, 1, 1), 3300)
     ones = [(800, 1, 1), (900, 1, 1), (1100, 1, 1)]

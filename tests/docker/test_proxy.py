@@ -42,6 +42,7 @@ async def test_the_actuator_resizes_through_it(run, project, socket):
     assert await actuator.read(worker) == Quota(500)
     for quota in (Quota(1500, 512 * MIB), Quota(800, 128 * MIB), Quota(None)):
         await actuator.write(worker, quota)
+        await actuator.settle()
         assert await actuator.read(worker) == quota
         container.reload()
         held = container.attrs["HostConfig"]

@@ -13,12 +13,15 @@ FULL = "0123456789abcdef" * 4
 UPDATE = f"/v1.41/containers/{ID}/update"
 CPU = {"CpuPeriod": 20_000, "CpuQuota": 30_000, "CpuShares": 1500}
 MEMORY = {"Memory": 1 << 30, "MemorySwap": -1}
+CORES = {"CpusetCpus": "0-2,5"}
 
 
-def call(method: str, target: str, body: object = None, *, resize_memory: bool = True) -> policy.Call:
+def call(
+    method: str, target: str, body: object = None, *, resize_memory: bool = True, whole_cores: bool = True
+) -> policy.Call:
     """The call of a request whose body is `body` as JSON, or nothing."""
     content = b"" if body is None else json.dumps(body).encode()
-    return policy.call(Request(method, target, content), resize_memory, events=True)
+    return policy.call(Request(method, target, content), resize_memory, True, whole_cores)
 
 
 @pytest.mark.parametrize("version", ["", "/v1.24", "/v1.41", "/v1.150"])
@@ -36,6 +39,7 @@ def call(method: str, target: str, body: object = None, *, resize_memory: bool =
         ("GET", "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D", None, Kind.EVENTS),
         ("POST", f"/containers/{ID}/update", CPU, Kind.UPDATE),
         ("POST", f"/containers/{ID}/update", CPU | MEMORY, Kind.UPDATE),
+        ("POST", f"/containers/{ID}/update", CPU | CORES, Kind.UPDATE),
     ],
 )
 def test_calls_of_the_actuator_pass_in_any_version(
@@ -147,7 +151,10 @@ def test_everything_else_is_refused(method: str, target: str) -> None:
         (None, "body"),
         ([CPU], "object"),
         (CPU | {"RestartPolicy": {"Name": "always"}}, "RestartPolicy"),
-        (CPU | {"CpusetCpus": "0"}, "CpusetCpus"),
+        (CPU | {"CpusetCpus": ""}, "CpusetCpus"),
+        (CPU | {"CpusetCpus": "0\n"}, "CpusetCpus"),
+        (CPU | {"CpusetCpus": "-1"}, "CpusetCpus"),
+        (CPU | {"CpusetMems": "0"}, "CpusetMems"),
         (CPU | {"NanoCpus": 1}, "NanoCpus"),
         (CPU | {"PidsLimit": 1}, "PidsLimit"),
         (CPU | {"Devices": []}, "Devices"),
@@ -195,3 +202,9 @@ def test_memory_passes_only_where_configured() -> None:
 def test_events_pass_only_where_configured() -> None:
     with pytest.raises(Refusal, match="events: let through only with events = true"):
         policy.call(Request("GET", "/events", b""), resize_memory=True)
+
+
+def test_sets_of_cpus_pass_only_where_configured() -> None:
+    with pytest.raises(Refusal, match="only with whole_cores"):
+        call("POST", UPDATE, CPU | CORES, whole_cores=False)
+    assert call("POST", UPDATE, CPU, whole_cores=False).kind is Kind.UPDATE

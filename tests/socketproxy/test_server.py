@@ -101,6 +101,7 @@ async def test_an_inspection_tells_no_secret(setup: Setup) -> None:
         "NanoCpus": 0,
         "Memory": 0,
         "MemorySwap": 0,
+        "CpusetCpus": "",
     }
 
 
@@ -232,6 +233,7 @@ async def test_the_actuator_works_through_it(setup: Setup) -> None:
         assert await actuator.read(vision) == Quota(500)
         for quota in (Quota(1500, 1 << 30), Quota(None)):
             await actuator.write(vision, quota)
+            await actuator.settle()
             assert await actuator.read(vision) == quota
         with pytest.raises(ActuationError, match=f"container foreign: expected the label {PROJECT}=ours"):
             await actuator.write(foreign, Quota(1500))
