@@ -4,11 +4,14 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import sqlite3
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,15 @@ from prometheus_client import CollectorRegistry
 from controlplane import actuators, planner, roles
 from controlplane import config as configuration
 from controlplane.config import Config
-from controlplane.leader import Leadership, LockError, Standby
+from controlplane.leader import FileLock, Leadership, LockError, Standby
+from controlplane.lease import LeaseLeadership
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Planner
 from controlplane.prior import Priors
+from controlplane.scaling import Scaling
 from controlplane.server import AdminServer, ControlPlaneServer
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from controlplane.store import Store
 from core import logs
 from core.config import ConfigError
@@ -51,11 +56,31 @@ def host_memory_bytes(config: Config) -> int:
     return max(_RESERVED_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") - _RESERVED_BYTES)
 
 
+def hosts(config: Config) -> list[Host]:
+    """Where workers run: the hosts of all engines, or this one."""
+    if not config.actuator.engines:
+        return [Host(host_millicores(config), host_memory_bytes(config))]
+    return [
+        Host(engine.millicores, engine.memory_mib << 20, name)
+        for name, engine in config.actuator.engines.items()
+    ]
+
+
 def leadership(config: Config) -> Leadership:
-    """What the control planes of this host have one of. Raises LockError."""
+    """What the control planes of this host, or of this namespace, have one of. Raises LockError and ConfigError."""
+    if config.leader.lease:
+        lease = actuators.make_lease(config.leader, config.actuator.kubernetes)
+        # Of this process: after its end its successor under the same name is another.
+        identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+        return LeaseLeadership(lease, identity, config.leader.lease_s, _stamp)
     if config.leader.lock:
-        return Leadership("leader.lock", config.leader.lock)
-    return Leadership("store.path", config.store.path and f"{config.store.path}.lock")
+        return FileLock("leader.lock", config.leader.lock)
+    return FileLock("store.path", config.store.path and f"{config.store.path}.lock")
+
+
+def _stamp() -> str:
+    """Now, as Kubernetes writes it in a Lease: always with microseconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 async def serve(
@@ -81,6 +106,8 @@ async def serve(
         guard=roles.guard(config.server, metrics.call_refused),
     )
     actuator = actuators.make(config.actuator)
+    scaling = _scaling(config, metrics, clock)
+    keeping: asyncio.Task[None] | None = None
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -90,9 +117,13 @@ async def serve(
         await _until(stop, leader.gain())
         if not leader.held:
             return
+        keeping = asyncio.create_task(_keep(leader))
         # What could touch an allocation is made only now, and the store read: until now another wrote it.
         with closing(Store(config.store.path)) as store:
-            control = ControlLoop(config, _fleet(config), actuator, store, metrics, clock, decide, priors)
+            control = ControlLoop(
+                config, _fleet(config), actuator, store, metrics, clock, decide, priors, scaling
+            )
+            control.overrides.recall()
             registry.register(FleetCollector(control.fleet))
             control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(control), edge.server)
             control_pb2_grpc.add_AdminServicer_to_server(
@@ -103,13 +134,39 @@ async def serve(
             await _lead(control, edge, stop)
     finally:
         await edge.stop()
+        if scaling is not None:
+            await scaling.close()
         await actuator.close()
+        # What a thread may still write it writes while this process leads.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        if keeping is not None:
+            keeping.cancel()
+        await leader.release()
+
+
+async def _keep(leader: Leadership) -> None:
+    """End this process, whatever it is doing, when it leads no more: others may from now on.
+
+    Nothing is put back, as that would be to act; workers go on with what they have.
+    """
+    try:
+        await leader.keep()
+    except Exception:  # what does not renew does not lead, whatever the reason
+        log.exception("leadership not kept")
+    log.critical("leadership lost")
+    os._exit(1)  # with all threads, of which one may be about to write a quota
+
+
+def _scaling(config: Config, metrics: Metrics, clock: Callable[[], float]) -> Scaling | None:
+    """What follows with replicas, if any service may have several. Raises ConfigError."""
+    if not any(policy.max_replicas for policy in config.services.values()):
+        return None
+    return Scaling(actuators.make_scales(config.actuator.kubernetes), config.replicas, metrics, clock)
 
 
 def _fleet(config: Config) -> Fleet:
     fleet = Fleet(
-        host_millicores(config),
-        host_memory_bytes(config),
+        hosts(config),
         config.planner.request_overhead_ms / 1000,
         config.planner.latency_quantile,
     )
@@ -121,7 +178,8 @@ def _fleet(config: Config) -> Fleet:
 async def _lead(control: ControlLoop, edge: Edge, stop: asyncio.Event) -> None:
     """Plan and act until `stop`, then put every worker back to what it was found with."""
     await edge.serve()
-    log.info("serving", actuator=control.actuator.kind, host_millicores=control.fleet.host_millicores)
+    for host in control.fleet.hosts.values():
+        log.info("serving", actuator=control.actuator.kind, host=host.name, host_millicores=host.millicores)
     await _until(stop, control.run())
     log.info("stopping", workers=len(control.fleet.workers))
     await edge.refuse()

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane import config
-from controlplane.latency import Floats, Integers
+from controlplane.curve import Floats, Integers
+from controlplane.lateness import late
 from controlplane.operation import (
     TIGHT_FACTOR,
     Configuration,
     Operations,
     Queue,
     ServiceState,
-    late,
     operations,
 )
 from core import edf
@@ -85,7 +85,9 @@ class Candidates:
 
 def candidates(service: ServiceState, host_millicores: int, settings: config.Planner) -> Candidates:
     """Price all configurations, but for what the queue adds."""
-    found = operations(service, host_millicores, settings.max_utilisation)
+    found = operations(
+        service, host_millicores, settings.max_utilisation, settings.saturated, settings.unserved
+    )
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     demand = service.planned_demand
     miss_cost = settings.miss_cost_millicores * service.weight / max(demand.rate, 1.0)

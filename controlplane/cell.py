@@ -36,6 +36,10 @@ class Cell:
         """What each execution counts: 1 now, half of that a half-life ago."""
         return np.exp2((np.array(self.at) - now) / HALF_LIFE_S)
 
+    def scale(self, factor: float) -> None:
+        """Believe that each took so many times what it did."""
+        self.work = deque((work_s * factor for work_s in self.work), SAMPLES)
+
     def copy(self) -> "Cell":
         return Cell(self.work.copy(), self.busy.copy(), self.at.copy())
 

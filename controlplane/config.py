@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from controlplane import cpuset
 from core.config import ConfigError, LogLevel, Section, load
-from core.tls import Tls
+from core.tls import ClientTls, Tls
 
 _MIN_QUOTA_US = 1000
 _NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # of what lies in a Kubernetes namespace, or of one
@@ -56,11 +57,19 @@ class Planner(Section, frozen=True, kw_only=True):
     switch_cost_millicores: Annotated[float, Meta(ge=0)] = 20.0
     # Share of a quota, or of the slots, that the demand may use: what is believed of its rate and a deviation more.
     max_utilisation: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    # What runs on so much of its CPU while something waits may be asked for more than it serves. How much more nobody
+    # can know, of clients that wait for answers least of all: a tenth more is planned for, again and again.
+    saturated: Annotated[float, Meta(gt=0, le=1)] = 0.95
+    unserved: Annotated[float, Meta(ge=1)] = 1.1
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
+    # Whether to try thread counts that were never run, now and then while there is slack.
+    explore: bool = False
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5
+    # Where memory is resized, what a limit has beyond the configuration's need and the peak seen so far, as a share.
+    memory_head_room: Annotated[float, Meta(ge=0)] = 0.25
     # Where memory is short, and only there: what a plan may cost more than the best, as a share, not to be sought on.
     solver_gap: Annotated[float, Meta(ge=0, lt=1)] = 0.001
 
@@ -71,6 +80,8 @@ class Governor(Section, frozen=True, kw_only=True):
     paused: bool = False  # observe and plan only, until resumed
     shrink_hold_s: Annotated[float, Meta(ge=0)] = 1.0
     dead_band_millicores: NonNegative = 100
+    # How long after a plan distress may ask for the next; on a full host five times that.
+    rest_s: Seconds = 0.05
     ack_timeout_s: Seconds = 2.0
     stale_s: Seconds = 3.0  # a worker silent for this long keeps what it has
 
@@ -99,6 +110,15 @@ class Kubernetes(Section, frozen=True, kw_only=True):
     max_memory_mib: NonNegative = 0  # also stands for no limit; required by resize_memory
 
 
+class Engine(Section, frozen=True, kw_only=True):
+    """One Docker engine of several, and what its host has for workers."""
+
+    host: Annotated[str, Meta(pattern=r"^(unix:///|tcp://[^/]+:[0-9]+$)")]  # as DOCKER_HOST
+    tls: ClientTls | None = None  # of tcp; without it whoever reaches the engine is root there
+    millicores: Positive
+    memory_mib: NonNegative = 0  # required by resize_memory
+
+
 class Actuator(Section, frozen=True, kw_only=True):
     """How quotas are changed."""
 
@@ -106,11 +126,21 @@ class Actuator(Section, frozen=True, kw_only=True):
     # CFS period: how long a throttled worker may stand still. 20 ms costs nothing at one core or more. In Kubernetes it
     # is the kubelet's, which nobody changes from outside: 100_000 unless its cpuCFSQuotaPeriod says otherwise.
     period_us: Annotated[int, Meta(ge=1000, le=1_000_000)] = 20_000
-    docker_timeout_s: Seconds = 10.0
+    # How often what is in force is compared with what should be; changes that an engine tells of are seen at once.
+    reconcile_interval_s: Seconds = 5.0
+    # Of a call. What hangs when an engine recovers is in nobody's way for longer than that.
+    docker_timeout_s: Seconds = 2.0
+    # Several, by name; without any, it is the one that DOCKER_HOST says, or behind the local socket.
+    engines: dict[Annotated[str, Meta(pattern=rf"^{_NAME}$")], Engine] = {}
     # Only containers with this label, of this Compose project, are touched.
     docker_label: str = "sponge.worker"
     compose_project: str = ""  # default: the project of the control plane's own container
     resize_memory: bool = False
+    # Docker: the control plane writes quotas to the containers' control groups itself, where it sees them writable, and
+    # the engine's record follows.
+    cgroup_write: bool = False
+    # CPU numbers that may be given to services with whole_cores, as in 2-7; default: all of this host.
+    whole_cores_cpus: str = ""
     # The local actuator changes only cgroups below this directory.
     cgroup_root: str = ""
     kubernetes: Kubernetes = msgspec.field(default_factory=Kubernetes)
@@ -126,8 +156,28 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     max_millicores: Positive = 64_000
     max_batch: Positive = 64
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
+    # Docker: its quotas are whole cores, each a CPU that no other service with whole_cores has.
+    whole_cores: bool = False
     # File of `sponge profile`, relative to this one: what executions are believed to take until there have been some.
     profile: str = ""
+    # What runs all of its workers: deployment/NAME or statefulset/NAME, in the namespace of the Kubernetes actuator.
+    scale: Annotated[str, Meta(pattern=rf"^((deployment|statefulset)/{_NAME})?$")] = ""
+    # No fewer and no more are asked for; a number found beyond is left alone. With a maximum of 0 none is asked for.
+    min_replicas: Positive = 1
+    max_replicas: Annotated[int, Meta(ge=0, le=1000)] = 0
+
+
+class Replicas(Section, frozen=True, kw_only=True):
+    """When the replicas follow, of services that have max_replicas: where CPU alone does not do, or does with fewer."""
+
+    interval_s: Seconds = 2.0
+    # A replica is worth having while it saves more than this share of the requests from missing their deadlines.
+    miss_share: Annotated[float, Meta(gt=0, lt=1)] = 0.01
+    # One goes only if the others would do for so many times the demand.
+    shrink_margin: Annotated[float, Meta(ge=1)] = 1.25
+    # How long either must be so. Whoever else changes the number is given way for the longer.
+    grow_hold_s: Annotated[float, Meta(ge=0)] = 5.0
+    shrink_hold_s: Annotated[float, Meta(ge=0)] = 300.0
 
 
 class Store(Section, frozen=True, kw_only=True):
@@ -141,10 +191,15 @@ class Store(Section, frozen=True, kw_only=True):
 
 
 class Leader(Section, frozen=True, kw_only=True):
-    """Which of several control planes of one host acts; the others stand by."""
+    """Which of several control planes acts; the others stand by."""
 
     # File that the one that leads has locked. "": store.path and `.lock`; without a path either, each that runs leads.
     lock: str = ""
+    # Instead, on several nodes: name of a Lease in the namespace of the Kubernetes actuator.
+    lease: Annotated[str, Meta(pattern=rf"^({_NAME})?$")] = ""
+    # One that is killed is succeeded so long after it has last renewed it, which it does four times as often. One that
+    # cannot renew it for three quarters of that ends.
+    lease_s: Annotated[int, Meta(ge=2, le=3600)] = 4
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -157,6 +212,7 @@ class Config(Section, frozen=True, kw_only=True):
     actuator: Actuator = msgspec.field(default_factory=Actuator)
     store: Store = msgspec.field(default_factory=Store)
     leader: Leader = msgspec.field(default_factory=Leader)
+    replicas: Replicas = msgspec.field(default_factory=Replicas)
     services: dict[str, ServicePolicy] = {}
     log_level: LogLevel = "info"
 
@@ -164,13 +220,16 @@ class Config(Section, frozen=True, kw_only=True):
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, and for what
-    the Kubernetes actuator cannot do without.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what the
+    Kubernetes actuator, or one of several engines, cannot do without, and for what needs another actuator.
     """
     config = load(path, Config)
+    _check_docker(path, config)
     if config.actuator.kind is ActuatorKind.KUBERNETES:
         _check_kubernetes(path, config.actuator)
+    _check_leader(path, config)
     for name, policy in config.services.items():
+        _check_replicas(f"{path}: services.{name}", policy, config.actuator.kind)
         if policy.min_millicores > policy.max_millicores:
             raise ConfigError(
                 f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"
@@ -184,6 +243,12 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     # Compose sets it to nothing where it does not know its project.
     project = environ.get("SPONGE_COMPOSE_PROJECT") or config.actuator.compose_project
     replace = msgspec.structs.replace
+    if config.actuator.engines:
+        _check_engines(path, config, project)
+    engines = {
+        name: replace(engine, tls=engine.tls and engine.tls.within(path.parent))
+        for name, engine in config.actuator.engines.items()
+    }
     kubernetes = config.actuator.kubernetes
     if kubernetes.kubeconfig:
         kubernetes = replace(kubernetes, kubeconfig=str(path.parent / kubernetes.kubeconfig))
@@ -194,7 +259,7 @@ def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
             for name, policy in config.services.items()
         },
         server=_within(path.parent, config.server),
-        actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes),
+        actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes, engines=engines),
     )
 
 
@@ -209,6 +274,41 @@ def _within(folder: Path, server: Server) -> Server:
     )
 
 
+def _check_replicas(place: str, policy: ServicePolicy, kind: ActuatorKind) -> None:
+    if not policy.max_replicas:
+        return
+    if kind is not ActuatorKind.KUBERNETES:
+        raise ConfigError(f'{place}.max_replicas: expected actuator.kind = "kubernetes" beside it')
+    if not policy.scale:
+        raise ConfigError(f"{place}.scale: expected deployment/NAME or statefulset/NAME beside max_replicas")
+    if policy.min_replicas > policy.max_replicas:
+        raise ConfigError(f"{place}.min_replicas: expected at most max_replicas = {policy.max_replicas}")
+
+
+def _check_leader(path: Path, config: Config) -> None:
+    if not config.leader.lease:
+        return
+    if config.leader.lock:
+        raise ConfigError(f"{path}: leader.lease: expected none beside leader.lock, or that one left out")
+    if config.actuator.kind is not ActuatorKind.KUBERNETES:
+        raise ConfigError(f'{path}: leader.lease: expected actuator.kind = "kubernetes" beside it')
+
+
+def _check_docker(path: Path, config: Config) -> None:
+    actuator = config.actuator
+    try:
+        cpuset.parse(actuator.whole_cores_cpus)
+    except ValueError as error:
+        raise ConfigError(f"{path}: actuator.whole_cores_cpus: {error}") from error
+    if actuator.kind is ActuatorKind.DOCKER:
+        return
+    pinned = [
+        f"services.{name}.whole_cores" for name, policy in config.services.items() if policy.whole_cores
+    ]
+    for key in [*(["actuator.cgroup_write"] if actuator.cgroup_write else []), *pinned]:
+        raise ConfigError(f'{path}: {key}: expected false with actuator.kind = "{actuator.kind.value}"')
+
+
 def _check_kubernetes(path: Path, actuator: Actuator) -> None:
     kubernetes = actuator.kubernetes
     if kubernetes.kubeconfig and not kubernetes.namespace:
@@ -221,3 +321,25 @@ def _check_kubernetes(path: Path, actuator: Actuator) -> None:
             f"{path}: actuator.kubernetes.max_memory_mib: expected at least 1 with actuator.resize_memory, "
             "as a pod's memory always has a limit"
         )
+
+
+def _check_engines(path: Path, config: Config, project: str) -> None:
+    actuator = config.actuator
+    if actuator.kind is not ActuatorKind.DOCKER:
+        raise ConfigError(f'{path}: actuator.engines: expected none unless actuator.kind is "docker"')
+    if config.host != Host():
+        raise ConfigError(
+            f"{path}: host: expected nothing beside actuator.engines, which have hosts of their own"
+        )
+    if not project:
+        raise ConfigError(
+            f"{path}: actuator.compose_project: expected one beside actuator.engines, "
+            "as the control plane's own container runs on one of them at most"
+        )
+    for name, engine in actuator.engines.items():
+        if engine.tls is not None and not engine.host.startswith("tcp:"):
+            raise ConfigError(f"{path}: actuator.engines.{name}.tls: expected none of a local socket")
+        if actuator.resize_memory and not engine.memory_mib:
+            raise ConfigError(
+                f"{path}: actuator.engines.{name}.memory_mib: expected at least 1 with actuator.resize_memory"
+            )

@@ -56,6 +56,25 @@ def settled(
     return DemandEstimate(rate, rate_error, rows_per_request, condensed(budgets), dispersion)
 
 
+def divided(demands: Sequence[DemandEstimate], workers: int, factor: float = 1.0) -> DemandEstimate:
+    """Give what each of so many workers would get of `factor` times all these, if clients spread evenly."""
+    rate = sum(demand.rate for demand in demands)
+    if rate <= 0:
+        return NOTHING
+    weights = [demand.rate / rate for demand in demands]
+    budgets: dict[float, float] = {}
+    for demand, weight in zip(demands, weights, strict=True):
+        for budget_s, share in demand.budgets:
+            budgets[budget_s] = budgets.get(budget_s, 0.0) + share * weight
+    return DemandEstimate(
+        rate=factor * rate / workers,
+        rate_error=factor * math.hypot(*(demand.rate_error for demand in demands)) / workers,
+        rows_per_request=sum(d.rows_per_request * w for d, w in zip(demands, weights, strict=True)),
+        budgets=condensed(sorted(budgets.items())) if budgets else (),
+        dispersion=sum(d.dispersion * w for d, w in zip(demands, weights, strict=True)),
+    )
+
+
 def condensed(budgets: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """Give (seconds, share), ascending, as at most SUPPORT points whose shares add up to 1."""
     points = list(budgets)

@@ -67,6 +67,20 @@ class Misses:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What the planner compares, in millicores: CPU, batch limit, change of shape, and misses at their price."""
+
+    cpu: float
+    batch: float
+    change: float
+    misses: float
+
+    @property
+    def total(self) -> float:
+        return self.cpu + self.batch + self.change + self.misses
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbour:
     """A candidate that was not chosen; `misses` and `cost` are its own less those of the one that was."""
 
@@ -74,7 +88,7 @@ class Neighbour:
     utilisation: float
     service_time: ServiceTime
     misses: Misses
-    cost: float  # what the planner compares, in millicores
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +126,7 @@ def explain(of: Round, index: int) -> Explanation:
     room = max(of.host_memory - taken, configuration.memory_bytes)
     smaller = _best(table, (table.millicores < cpu) & (table.memory <= room))
     beyond = _best(table, table.millicores > cpu)
-    larger = None if beyond is None else _neighbour(service, table, beyond, chosen)
+    larger = None if beyond is None else _neighbour(of, service, table, beyond, chosen)
     bound = reasons.bound
     if beyond is None and bound is not Bound.HOST:
         bound, larger = _limit(of, service, chosen) or (bound, None)
@@ -124,7 +138,7 @@ def explain(of: Round, index: int) -> Explanation:
         misses=Misses(chosen.shed, chosen.queued, chosen.late),
         lost=table.lost,
         service_time=_service_time(service, table, configuration),
-        smaller=None if smaller is None else _neighbour(service, table, smaller, chosen),
+        smaller=None if smaller is None else _neighbour(of, service, table, smaller, chosen),
         larger=larger,
     )
 
@@ -144,7 +158,7 @@ def _limit(of: Round, service: ServiceState, chosen: Option) -> tuple[Bound, Nei
         return (Bound.CEILING, None) if chosen.shed > 0 else None
     # Among these candidates: which budgets and what of the queue can be met depends on what is allowed.
     within = _best(table, ~larger) or chosen
-    return (met, _neighbour(freed, table, beyond, within)) if beyond.cost < within.cost else None
+    return (met, _neighbour(of, freed, table, beyond, within)) if beyond.cost < within.cost else None
 
 
 def _best(table: Candidates, among: NDArray[np.bool_]) -> Option | None:
@@ -169,13 +183,21 @@ def _position(table: Candidates, of: Configuration) -> int | None:
     return int(found[0]) if found.size else None
 
 
-def _neighbour(service: ServiceState, table: Candidates, option: Option, chosen: Option) -> Neighbour:
+def _neighbour(
+    of: Round, service: ServiceState, table: Candidates, option: Option, chosen: Option
+) -> Neighbour:
+    one, other = option.configuration, chosen.configuration
+    cpu = float(one.cpu_millicores - other.cpu_millicores)
+    batch = of.settings.batch_cost_millicores * (one.max_batch - other.max_batch)
+    misses = table.miss_cost * (option.misses - chosen.misses)
+    # A change costs as much whatever it is of: what is left is that of one of the two, or nothing.
+    change = option.cost - chosen.cost - cpu - batch - misses
     return Neighbour(
         configuration=option.configuration,
         utilisation=option.utilisation,
         service_time=_service_time(service, table, option.configuration),
         misses=Misses(option.shed - chosen.shed, option.queued - chosen.queued, option.late - chosen.late),
-        cost=option.cost - chosen.cost,
+        cost=Cost(cpu, batch, change, misses),
     )
 
 

@@ -78,6 +78,9 @@ class Governor:
             self._plans.popleft()
         if planned.cpu_millicores > current.cpu_millicores:
             return Verdict(Action.GROW, planned)
+        if _short(current, planned):
+            # It costs nothing to those who wait, and who runs out of memory is killed.
+            return Verdict(Action.GROW, replace(current, memory_bytes=planned.memory_bytes))
         if not settled:
             self.hold = None if _fits(current, planned) else Hold.SETTLING
             return None
@@ -113,13 +116,13 @@ def urgent(spared: float, rate: float) -> bool:
     return spared > 0.05 * max(rate, 1.0)
 
 
-def rest_s(host_full: bool) -> float:
-    """How long after a plan the next may follow, whatever distress there is.
+def rest_s(host_full: bool, least_s: float) -> float:
+    """How long after a plan the next may follow, whatever distress there is; at the least `least_s`.
 
     Distress that no plan can help must not keep the planner busy. On a full host a plan can only take from one what
     it gives to another, and back.
     """
-    return 0.25 if host_full else 0.05
+    return 5 * least_s if host_full else least_s
 
 
 def crowded(changes: Iterable[tuple[Allocation, Allocation]], millicores: int) -> bool:
@@ -128,6 +131,11 @@ def crowded(changes: Iterable[tuple[Allocation, Allocation]], millicores: int) -
     `changes` are the (current, planned) of all workers that share `millicores`.
     """
     return sum(max(now.cpu_millicores, then.cpu_millicores) for now, then in changes) > millicores
+
+
+def _short(current: Allocation, planned: Allocation) -> bool:
+    """Whether `current` has a limit of memory, and too low a one."""
+    return 0 < current.memory_bytes < planned.memory_bytes
 
 
 def _fits(current: Allocation, planned: Allocation) -> bool:

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from ortools.sat.python import cp_model
 
-from controlplane.latency import Floats
+from controlplane.curve import Floats
 
 COST_SCALE = 100  # the solver counts in hundredths of a millicore
 MAX_COST = 10**12  # in those; a sum over thousands of services is still exact
 _PRICES = 20  # of memory that are tried at most
+_PAIRS = 300_000  # of choices that are tried at a time: milliseconds
 _ROUNDING = 1e-13  # more than sums of thousands are off by, as a share
 
 
@@ -170,22 +171,29 @@ def _priced(table: _Table, relaxed: tuple[int, ...], host_memory: int) -> _Brack
 
 
 def _improved(table: _Table, chosen: tuple[int, ...], host_memory: int) -> tuple[int, ...]:
-    """Exchange one choice after the other for what saves most and fits, until nothing does."""
+    """Exchange one choice, or two of different menus, for what saves most and fits, until nothing does."""
     of = np.repeat(np.arange(len(table.menus)), [len(menu) for menu in table.menus])
     cost, memory = np.concatenate(table.costs), np.concatenate(table.memory)
-    cpu = np.array([choice.cpu for menu in table.menus for choice in menu])
+    cpu = np.array([float(choice.cpu) for menu in table.menus for choice in menu])
     first = np.searchsorted(of, np.arange(len(table.menus)))
     picked = first + np.array(chosen)
     while True:
         now = picked[of]
-        fits = (cpu - cpu[now] <= table.host_cpu - cpu[picked].sum()) & (
-            memory - memory[now] <= host_memory - memory[picked].sum()
+        saved, more_cpu, more_memory = cost[now] - cost, cpu - cpu[now], memory - memory[now]
+        cpu_left, memory_left = table.host_cpu - cpu[picked].sum(), host_memory - memory[picked].sum()
+        # With each that saves something another that may make room for it; to stay is one of those.
+        gains = np.argsort(-saved)[: max(1, _PAIRS // len(of))]
+        gains = gains[saved[gains] > 0]
+        fits = (more_cpu[gains, None] + more_cpu <= cpu_left) & (
+            more_memory[gains, None] + more_memory <= memory_left
         )
-        saved = np.where(fits, cost[now] - cost, 0)
-        best = int(saved.argmax())
-        if saved[best] <= 0:
+        fits &= (of[gains, None] != of) | (now == np.arange(len(of)))
+        both = np.where(fits, saved[gains, None] + saved, 0.0)
+        if not both.size or both.max() <= 0:
             return tuple((picked - first).tolist())
-        picked[of[best]] = best
+        gain, room = np.unravel_index(both.argmax(), both.shape)
+        picked[of[room]] = room
+        picked[of[gains[gain]]] = gains[gain]
 
 
 def _searched(

@@ -1,10 +1,10 @@
-"""Which of the control planes of a host leads: the one that holds the lock of a file. The others stand by."""
+"""Which of several control planes leads: of one host the one that holds the lock of a file. The others stand by."""
 
 import asyncio
 import fcntl
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -20,7 +20,27 @@ class LockError(Exception):
     """A lock file that cannot be used; the text is one line with the setting's key."""
 
 
-class Leadership:
+class Leadership(Protocol):
+    """What one control plane has at a time, of those that are told to share it."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this process leads, and may act."""
+
+    async def gain(self) -> None:
+        """Stand by until this process leads."""
+
+    async def keep(self) -> None:
+        """Returns when it is lost: this process must do nothing more. To be awaited as soon as it is held."""
+
+    async def release(self) -> None:
+        """Let another lead, where this process still does."""
+
+    def close(self) -> None:
+        """Release what it takes to look; what is held and was not released is given up with this process at last."""
+
+
+class FileLock:
     """Is held by one process at a time of those that name the same file; without a path, by everyone who asks.
 
     The kernel takes it back when the process ends, however that happens, and not before: one that is stopped leads
@@ -56,6 +76,14 @@ class Leadership:
             await asyncio.sleep(try_s)
             if self.take():
                 return
+
+    async def keep(self) -> None:
+        """Never returns: the kernel takes nothing back from a process that runs."""
+        await asyncio.Event().wait()
+
+    async def release(self) -> None:
+        """Let another lead."""
+        self.close()
 
     def close(self) -> None:
         """Let another lead."""

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 import structlog
@@ -13,15 +14,19 @@ from controlplane import governor, planner, status
 from controlplane.actuators import ActuationError, Actuator
 from controlplane.config import Config
 from controlplane.explanation import Round
+from controlplane.exploration import Exploration
 from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.operation import HEAD_ROOM_MILLICORES
+from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.prior import Priors
+from controlplane.reconciliation import Reconciliation
 from controlplane.resize import Quota, Resize
+from controlplane.scaling import Scaling
 from controlplane.session import Owner, Session, worker_ref
-from controlplane.state import AbsurdReportError, Fleet, Worker, allocation_of, version_of
+from controlplane.state import AbsurdReportError, Fleet, Host, Worker, allocation_of, version_of
 from controlplane.store import Decision, Store
 from protos import control_pb2
 
@@ -44,60 +49,77 @@ class ControlLoop:
         clock: Callable[[], float] = time.monotonic,
         decide: Planner = planner.plan,
         priors: Priors | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self.fleet = fleet
         self.store = store
         self.actuator = actuator
+        self.overrides = Overrides(config.services, fleet, store, metrics)
         self.decided = asyncio.Condition()
-        self.round: Round | None = None  # the newest plan, and what it was made of
+        self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
         self._config = config
         self._metrics = metrics
         self._clock = clock
         self._decide = decide
+        self._scaling = scaling
         self._period_s = config.actuator.period_us / 1e6
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
         self._progress = asyncio.Event()
         self._owners: dict[str, Owner] = {}
         self._store_failed = False
+        self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
         self._memory = Memory(store, config.store, metrics, clock)
+        self.reconciliation = Reconciliation(
+            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
+        )
         self._priors = priors or Priors({})
 
     async def run(self) -> None:
-        """Plan every interval, and at once on distress, and keep what is learned; until cancelled."""
+        """Plan every interval, and at once on distress, keep what is learned, and see to what is in force."""
         async with asyncio.TaskGroup() as tasks:
-            # Beside the rounds: a plan does not wait for a disk.
+            # Beside the rounds: a plan waits neither for a disk nor for an engine.
             tasks.create_task(self._memory.run(self.fleet.models))
+            tasks.create_task(self.reconciliation.run())
             tasks.create_task(self._go_round())
 
     async def _go_round(self) -> None:
         while True:
-            rest_s = governor.rest_s(self.fleet.host_full)
+            host_full = any(host.full for host in self.fleet.hosts.values())
+            rest_s = governor.rest_s(host_full, self._config.governor.rest_s)
             await asyncio.sleep(rest_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._config.planner.interval_s - rest_s)):
                     await self._distress.wait()
             self._distress.clear()
-            try:
-                await self.tick()
-            except Exception:  # workers keep what they have; the next round may do better
-                self._metrics.plan_failures.inc()
-                log.exception("round failed")
+            await self.tick()
 
     async def tick(self) -> None:
-        """Go once around the loop."""
+        """Go once around the loop: every host is planned for itself."""
         self._poll()
-        workers = self.fleet.fresh(self._clock(), self._config.governor.stale_s)
-        self.round = await self._plan(workers)
-        plan = self.round.plan
-        self.fleet.host_full = plan.host_full
+        for host in self.fleet.hosts.values():
+            try:
+                await self._go_on(host)
+            except Exception:  # workers keep what they have; the next round may do better
+                self._metrics.plan_failures.inc()
+                log.exception("round failed", host=host.name)
+
+    async def _go_on(self, host: Host) -> None:
+        """Plan for the workers of a host, and put it in force as far as that may be."""
+        fresh = self.fleet.fresh(self._clock(), self._config.governor.stale_s)
+        workers = [worker for worker in fresh if worker.host is host]
+        made = self._rounds[host.name] = await self._plan(host, workers)
+        plan = made.plan
+        host.full = plan.host_full
         if self.fleet.paused:
             return
+        if self._scaling is not None:
+            self._scaling.consider(made, self.fleet)
         changes = [
             (worker.allocation, status.allocation_of(assignment.configuration))
             for worker, assignment in zip(workers, plan.assignments, strict=True)
         ]
-        full = crowded(changes, self._available(workers)[0])
+        full = crowded(changes, self._available(host, workers)[0])
         for worker, assignment in zip(workers, plan.assignments, strict=True):
             # It may have gone, or come back as another, while the plan was made.
             session = self._sessions.get(worker.worker_id)
@@ -110,29 +132,38 @@ class ControlLoop:
             before.close()
         owner = self._owner(hello)
         async with owner.lock:  # a write for its predecessor may still be on its way
-            quota = await self._read_quota(hello)
+            host, quota = await self._found(hello)
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
             self.fleet.remember(hello.model_digest, remembered or profiled)
         now = self._clock()
         found = allocation_of(hello.allocation)
-        startup = 0 if self.fleet.paused else self._startup_millicores(hello)
+        startup = 0 if self.fleet.paused else self._startup_millicores(hello, host)
         resize = Resize(startup, self._config.governor.ack_timeout_s, owner.found)
         governor = Governor(
             self._config.governor.shrink_hold_s,
             self._config.governor.dead_band_millicores,
             hello.max_instances,
         )
-        worker = self.fleet.attach(hello, resize, governor, now)
+        worker = self.fleet.attach(hello, resize, governor, now, host)
         session = self._sessions[worker.worker_id] = Session(
-            worker, owner, self.actuator, self._metrics, self._period_s, self._clock, self._progress.set
+            worker,
+            owner,
+            self.actuator,
+            self._metrics,
+            self._period_s,
+            self._clock,
+            self._progress.set,
+            self.reconciliation.is_known,
+            whole_cores=self.fleet.policy(hello.service).whole_cores,
         )
         log.info(
             "worker attached",
             worker=worker.worker_id,
             service=worker.service,
             container=hello.container_id,
+            host=None if host is None else host.name,
             quota_millicores=None if quota is None else quota.cpu_millicores,
             term=self.fleet.term,
         )
@@ -141,7 +172,7 @@ class ControlLoop:
         owner.found = resize.found
         if quota is not None and quota.cpu_millicores is None and not self.fleet.paused:
             # Unlimited, as after `docker run` without a quota: from now on it has what it says it has.
-            most = min(found.cpu_millicores, self._most_millicores(hello))
+            most = min(found.cpu_millicores, self._most_millicores(hello, host))
             limited = dataclasses.replace(found, cpu_millicores=most)
             session.perform(resize.retarget(limited, self.fleet.next_version(worker), now))
         return session
@@ -160,12 +191,15 @@ class ControlLoop:
         if session.closed:
             return
         worker, now = session.worker, self._clock()
+        drifted = worker.drift.began_at
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
             self._metrics.samples_refused.labels(worker.service).inc()
             session.complain("sample refused", str(error))
             return
+        if worker.drift.began_at != drifted:
+            session.tell_drift()
         if not sample.starting:
             session.perform(worker.resize.warm(now))
         session.perform(worker.resize.acknowledged(version_of(sample.acknowledged), now))
@@ -201,14 +235,25 @@ class ControlLoop:
         """Plan without waiting for the interval to end."""
         self._distress.set()
 
-    async def _plan(self, workers: list[Worker]) -> Round:
+    def round_of(self, worker: Worker) -> Round | None:
+        """The newest plan of the worker's host; None before there is one."""
+        return None if worker.host is None else self._rounds.get(worker.host.name)
+
+    async def _plan(self, host: Host, workers: list[Worker]) -> Round:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
-        millicores, memory_bytes = self._available(workers)
+        millicores, memory_bytes = self._available(host, workers)
         now, settings = self._clock(), self._config.planner
+        exploration = self._explorations[host.name]
+        if settings.explore and not self.fleet.paused:
+            states = exploration.hoped(states, now)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
+        for worker, state in zip(workers, states, strict=True):
+            worker.believed = state.latency
+        if (tried := exploration.planned(states, plan, now)) is not None:
+            log.info("size tried", service=tried[0], configuration=str(status.allocation_of(tried[1])))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)
 
     async def _govern(
@@ -263,23 +308,23 @@ class ControlLoop:
         async with self.decided:
             self.decided.notify_all()
 
-    def _available(self, workers: list[Worker]) -> tuple[int, int]:
+    def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
         """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts.
 
         Whatever others claim to have, there are the floors at the least.
         """
-        kept = [w for w in self.fleet.workers.values() if w not in workers]
+        kept = [w for w in self.fleet.workers.values() if w.host is host and w not in workers]
         floors = sum(self.fleet.policy(w.service).min_millicores for w in workers)
         return (
-            max(floors, self.fleet.host_millicores - sum(self._kept_millicores(w) for w in kept)),
-            max(0, self.fleet.host_memory_bytes - sum(w.allocation.memory_bytes for w in kept)),
+            max(floors, host.millicores - sum(self._kept_millicores(w) for w in kept)),
+            max(0, host.memory_bytes - sum(w.allocation.memory_bytes for w in kept)),
         )
 
     def _kept_millicores(self, worker: Worker) -> int:
         """What counts of a worker that is not planned: what it was given, else what it claims and may have."""
         if (given := worker.resize.target) is not None:
             return given.cpu_millicores
-        claimed = min(worker.allocation.cpu_millicores, self._most_millicores(worker.hello))
+        claimed = min(worker.allocation.cpu_millicores, self._most_millicores(worker.hello, worker.host))
         in_force = worker.resize.in_force
         if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
             return claimed
@@ -297,32 +342,39 @@ class ControlLoop:
         else:
             self._store_failed = False
 
-    def _startup_millicores(self, hello: control_pb2.Hello) -> int:
+    def _startup_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
         """What a worker gets while it loads and warms up: enough that its threads are not throttled.
 
         Its quota may be a small one that its predecessor had: engines keep it over a restart. A larger one stays until
         it is warm, whatever this says.
         """
         allocation = hello.allocation
-        unthrottled = 1000 * allocation.instances * allocation.threads + HEAD_ROOM_MILLICORES
-        return min(unthrottled, self._most_millicores(hello))
+        policy = self.fleet.policy(hello.service)
+        head_room = 0 if policy.whole_cores else HEAD_ROOM_MILLICORES
+        unthrottled = 1000 * allocation.instances * allocation.threads + head_room
+        return min(unthrottled, self._most_millicores(hello, host))
 
-    def _most_millicores(self, hello: control_pb2.Hello) -> int:
+    def _most_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
         """What a worker may have, whatever it says that it has."""
-        return min(self.fleet.host_millicores, self.fleet.policy(hello.service).max_millicores)
+        any_of = self.fleet.hosts.values() if host is None else [host]
+        return min(*(one.millicores for one in any_of), self.fleet.policy(hello.service).max_millicores)
 
     def _poll(self) -> None:
         now = self._clock()
         for session in self._sessions.values():
             session.perform(session.worker.resize.poll(now))
 
-    async def _read_quota(self, hello: control_pb2.Hello) -> Quota | None:
+    async def _found(self, hello: control_pb2.Hello) -> tuple[Host | None, Quota | None]:
+        """On which host a worker runs and with what quota, as far as that is known."""
+        host = None
         try:
-            return await self.actuator.read(worker_ref(hello))
+            worker = worker_ref(hello, self.fleet.policy(hello.service).whole_cores)
+            host = self.fleet.hosts[await self.actuator.host(worker)]
+            return host, await self.actuator.read(worker)
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self.actuator.kind).inc()
             log.warning("quota not read", worker=hello.worker_id, service=hello.service, error=str(error))
-            return None
+            return host, None
 
     def _owner(self, hello: control_pb2.Hello) -> Owner:
         """Whose quota this is; without one that is enforced, every process is its own."""

@@ -39,6 +39,27 @@ class Metrics:
             ["actuator"],
             registry=registry,
         )
+        self.replicas = Gauge(
+            "sponge_control_replicas", "Replicas asked for, as last found.", ["service"], registry=registry
+        )
+        self.scalings = Counter(
+            "sponge_control_scalings",
+            "Changes of the number of replicas by service and action.",
+            ["service", "action"],
+            registry=registry,
+        )
+        self.scale_failures = Counter(
+            "sponge_control_scale_failures",
+            "Numbers of replicas that could not be read or changed.",
+            ["service"],
+            registry=registry,
+        )
+        self.quotas_changed = Counter(
+            "sponge_control_quotas_changed",
+            "Quotas that somebody else had changed, by service.",
+            ["service"],
+            registry=registry,
+        )
         self.plan_failures = Counter(
             "sponge_control_plan_failures", "Rounds of the loop that failed.", registry=registry
         )
@@ -88,6 +109,11 @@ class FleetCollector(Collector):
         rate = GaugeMetricFamily(
             "sponge_control_arrival_rate", "Requests a second.", labels=["service", "worker"]
         )
+        drift = GaugeMetricFamily(
+            "sponge_control_drift_ratio",
+            "What executions take of late, over what is believed of the model; 1 without drift.",
+            labels=["service", "worker"],
+        )
         overdue = GaugeMetricFamily(
             "sponge_control_overdue",
             "1 while a worker owes the acknowledgement of its allocation.",
@@ -101,14 +127,26 @@ class FleetCollector(Collector):
             if aim is not None:
                 target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
+            drift.add_metric(labels, worker.drift.slower)
             overdue.add_metric(labels, float(worker.resize.overdue))
-        yield from (quota, target, rate, overdue)
-        yield GaugeMetricFamily(
-            "sponge_control_host_cores", "CPU there is for workers.", value=fleet.host_millicores / 1000
-        )
-        yield GaugeMetricFamily(
+        yield from (quota, target, rate, drift, overdue)
+        yield from self._hosts()
+        yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
+
+    def _hosts(self) -> Iterator[Metric]:
+        cores = GaugeMetricFamily("sponge_control_host_cores", "CPU there is for workers.", labels=["host"])
+        full = GaugeMetricFamily(
             "sponge_control_host_full",
             "1 while some service would get more on a larger host.",
-            value=float(fleet.host_full),
+            labels=["host"],
         )
-        yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
+        unreachable = GaugeMetricFamily(
+            "sponge_control_host_unreachable",
+            "1 while the owner of the quotas there does not answer.",
+            labels=["host"],
+        )
+        for host in self._fleet.hosts.values():
+            cores.add_metric([host.name], host.millicores / 1000)
+            full.add_metric([host.name], float(host.full))
+            unreachable.add_metric([host.name], float(bool(host.unreachable)))
+        yield from (cores, full, unreachable)

@@ -1,4 +1,4 @@
-"""How a worker would run under each configuration it may have: load, waits, and what becomes of its queue."""
+"""How a worker would run under each configuration it may have: its load, and what becomes of its queue."""
 
 import functools
 import math
@@ -9,10 +9,11 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtr
 
+from controlplane.curve import Floats, Integers
 from controlplane.demand import DemandEstimate
-from controlplane.latency import Floats, Integers, LatencyModel, at_work, stretched_mean, stretched_upper
+from controlplane.latency import LatencyModel
+from controlplane.stretch import at_work, stretched_mean, stretched_upper
 from core import edf
 
 STEP_MILLICORES = 100
@@ -20,10 +21,6 @@ STEP_MILLICORES = 100
 HEAD_ROOM_MILLICORES = 100
 # Up to so many threads fractions of a core are worth having.
 FRACTIONAL_THREADS = 2
-# What runs on so much of its quota while something waits may be asked for more than it serves. How much more nobody
-# can know, of clients that wait for answers least of all: a tenth more is planned for, again and again.
-SATURATED = 0.95
-UNSERVED = 1.1
 # Of the mean time of one row on one thread: who arrives with less is tight.
 TIGHT_FACTOR = 1.5
 RESIDUAL_SHARE = 0.1  # of its time an execution is expected to take on, however overdue
@@ -49,6 +46,7 @@ class Limits:
     max_instances: int = 8
     max_threads: int = 8
     max_batch: int = 8
+    whole_cores: bool = False  # quotas are CPUs of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,8 @@ class ServiceState:
     memory_base_bytes: int = 0
     memory_per_row_bytes: int = 0  # of every row in execution
     memory_peak_bytes: int = 0  # seen so far: never planned below
+    slower: float = 1.0  # what work takes of late, over what the model believes in the mean
+    wider: float = 1.0  # and over its upper estimate
 
     @property
     def planned_demand(self) -> DemandEstimate:
@@ -88,14 +88,13 @@ class ServiceState:
         more = 1 + self.reserve
         return replace(self.demand, rate=more * self.demand.rate, rate_error=more * self.demand.rate_error)
 
-    @property
-    def saturated(self) -> bool:
-        """Whether what waits does so for CPU that is used up."""
+    def saturated(self, share: float) -> bool:
+        """Whether something waits while so much of the CPU is used, or more."""
         if not self.queue or self.current is None:
             return False
         current = self.current
         most = min(current.cpu_millicores / 1000, current.instances * current.threads)
-        return self.cores_used >= SATURATED * most
+        return self.cores_used >= share * most
 
 
 @functools.lru_cache
@@ -106,14 +105,20 @@ def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], 
     r − 1 cores, since otherwise one thread less does as much. All steps of a core are looked at up to
     FRACTIONAL_THREADS; beyond, where they are a small part of the whole, halves, and what the ceiling leaves
     of the last core, if it is half of it or more. A host or a ceiling below the floor is the floor.
+
+    Of whole cores there are as many as threads, and no head-room: nothing is throttled on CPUs of one's own, where the
+    kernel lets an event loop that wakes up go first.
     """
     ceiling = min(limits.max_millicores, max(1, host_millicores))
     floor = min(limits.min_millicores, ceiling)
+    if limits.whole_cores:
+        ceiling = max(1000, ceiling // 1000 * 1000)
+        floor = min(-(-floor // 1000) * 1000, ceiling)
     return tuple(
         (quota, instances, 1 << power)
         for power in range(limits.max_threads.bit_length())
         for instances in range(1, limits.max_instances + 1)
-        for quota in _quotas(instances << power, floor, ceiling)
+        for quota in (_cores if limits.whole_cores else _quotas)(instances << power, floor, ceiling)
     )
 
 
@@ -134,6 +139,11 @@ def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
         return []
     steps = range(-(-least // STEP_MILLICORES) * STEP_MILLICORES, most, STEP_MILLICORES)
     return [quota for quota in sorted({least, *steps}) if quota != 1000 * runnable and quota < most] + [most]
+
+
+def _cores(runnable: int, floor: int, ceiling: int) -> list[int]:
+    enough = max(floor, 1000 * runnable)
+    return [enough] if enough <= ceiling else []
 
 
 @functools.lru_cache
@@ -201,21 +211,27 @@ class Operations:
         return found
 
 
-def operations(service: ServiceState, host_millicores: int, max_utilisation: float) -> Operations:
+def operations(
+    service: ServiceState,
+    host_millicores: int,
+    max_utilisation: float,
+    saturated: float = 0.95,
+    unserved: float = 1.1,
+) -> Operations:
     """All configurations, but for batch limits beyond the rows that are cheapest each.
 
     Executions of k rows load n slots to λ·ℓ(k)/(k·n), with λ in rows per second and ℓ the mean under the
     quota beside n − 1 others; and they load the quota to λ·(CPU per row + overhead per row). The smallest k
     within the batch limit that keeps the higher of both within `max_utilisation`, with λ a standard deviation
-    of its estimate higher, and a tenth more where the worker is saturated, is what batches grow to, else the k
-    that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
+    of its estimate higher, and `unserved` times that where the worker is `saturated`, is what batches grow to,
+    else the k that loads least; k is the rows of whole requests. Arrivals beyond that utilisation are shed.
     """
     demand, model = service.planned_demand, service.latency
     request_rows = max(1, math.ceil(demand.rows_per_request - 1e-9))
     row_rate = demand.rate * demand.rows_per_request
     most = max_utilisation / (1 + demand.rate_error / max(demand.rate, 1e-9))
-    if service.saturated:
-        most /= UNSERVED
+    if service.saturated(saturated):
+        most /= unserved
     overhead_s = service.request_overhead_s / demand.rows_per_request
     longest = max(service.limits.max_batch, request_rows)
     rows = np.arange(1.0, longest + 1)
@@ -224,8 +240,10 @@ def operations(service: ServiceState, host_millicores: int, max_utilisation: flo
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
     millicores, instances, threads = _columns(service.limits, host_millicores)
     means, uppers = model.grid(service.limits.max_threads, longest)
+    means, uppers = means * service.slower, uppers * service.wider
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
     mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
+    mean_s, upper_s = mean_s * service.slower, upper_s * service.wider
     # Threads divide the work and add none, but for what they wait for each other.
     cpu_s = np.minimum(means[0], threads * mean) * (1 + model.kappa * (instances - 1)) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
@@ -299,78 +317,6 @@ def _rows(load: Floats, request_rows: int, limits: Integers, most: float) -> Int
     least = np.maximum.accumulate(np.where(falls, np.arange(load.shape[1]), 0), axis=1)
     last = limits - request_rows
     return request_rows + np.where(enough <= last, enough, least[:, last])
-
-
-def late(
-    demand: DemandEstimate,
-    found: Operations,
-    backlog_rows: int = 0,
-    horizon_s: float = 1.0,
-    worth: Callable[[float], float] = lambda _: 1.0,
-) -> Floats:
-    """Requests per second that arrive to miss their deadline, for each operation, `horizon_s` from now.
-
-    That is when the next plan can mend what this one has let happen: a queue that takes longer to build up
-    does no harm. With slack = budget − ℓ, ℓ the upper quantile, and n slots loaded to ρ, a request misses if
-
-    - its slack is negative;
-    - or all slots are busy, P = C = ρ^(√(2(n+1)) − 1), with executions of which not even the first to end
-      does so within the slack: (1 − slack/ℓ̄)ⁿ, their ages being uniform. C is Sakasegawa's approximation
-      ("An approximation formula L_q ≃ α·ρ^β/(1 − ρ)", Ann. Inst. Stat. Math. 29, 1977);
-    - or so much waits that even the best order does not save all, whichever is likelier. Earliest deadline
-      first misses nothing until work exceeds the *mean* slack (Doytchinov, Lehoczky and Shreve, "Real-time
-      queues in heavy traffic with earliest-deadline-first queue discipline", Ann. Appl. Probab. 11, 2001):
-      that of all requests, or that of the most urgent among them, wherever one draws the line.
-
-    The wait of those who wait is a Brownian motion from today's backlog x, with drift μ = ρ − 1 and variance
-    σ² = ℓ̄·(c_a² + c_s²)/n, regulated at zero (Harrison, "Brownian Motion and Stochastic Flow Systems", 1985,
-    §1.8): P(W_t > y) = Φ((x + μt − y)/σ√t) + C·exp(2μy/σ²)·Φ((−x − μt − y)/σ√t), where C, 1 in his, leaves out
-    those who find an idle slot. In the long run that is Hopp and Spearman's mean wait ("Factory Physics",
-    ch. 8) and an exponential tail. What is not known of the rate adds to σ².
-
-    Executions of g requests each arrive with c_a²/g of the requests' c_a². Nobody waits for a batch to fill.
-    Budgets that no configuration can meet count for none, others what they are `worth`.
-    """
-    if not demand.budgets:
-        return np.zeros(len(found.shape))
-    upper_s = found.shapes.upper_s
-    budgets, shares = (np.array(column) for column in zip(*demand.budgets, strict=True))
-    feasible = budgets >= found.least_s
-    budgets, shares = budgets[feasible], shares[feasible]
-    worths = np.array([worth(budget_s) for budget_s in budgets])
-    if not budgets.size:
-        return np.zeros(len(found.shape))
-    slots = found.shapes.instances[found.shape, None].astype(float)
-    rows = found.rows[:, None].astype(float)
-    upper = upper_s[found.shape, found.rows - 1][:, None]
-    mean, load = found.mean_s[:, None], found.load[:, None]
-    variation = demand.dispersion * demand.rows_per_request / rows + found.spread[:, None]
-    slack = budgets - upper
-    living = np.where(slack < 0, 0.0, shares)
-    hopeless = (shares - living) * worths
-    slack = np.maximum(slack, 0.0)
-    exponent = np.sqrt(2 * (slots + 1)) - 1
-    all_busy = np.minimum(load, 1.0) ** exponent
-    blocked = all_busy * np.maximum(1 - slack / mean, 0.0) ** slots * living * worths
-
-    # The most urgent, in all cuts of the demand; those too late anyway are in nobody's way.
-    part = np.cumsum(living, axis=1)
-    mean_slack = np.cumsum(living * slack, axis=1) / np.maximum(part, 1e-12)
-    rho = load * part
-    drift = rho - 1
-    doubt = rho * demand.rate_error / max(demand.rate, 1e-9)
-    variance = np.maximum(mean * variation / slots + doubt**2 * horizon_s, 1e-12)
-    backlog = part * backlog_rows * mean / (rows * slots)
-    deviation = np.sqrt(variance * horizon_s)
-    straight = ndtr((backlog + drift * horizon_s - mean_slack) / deviation)
-    regulated = np.exp(
-        2 * drift * mean_slack / variance + log_ndtr((-backlog - drift * horizon_s - mean_slack) / deviation)
-    )
-    waits = np.minimum(straight + np.minimum(rho, 1.0) ** exponent * regulated, 1.0)
-    overtaken = np.max(np.cumsum(living * worths, axis=1) * waits, axis=1)
-    share = hopeless.sum(axis=1) + np.maximum(blocked.sum(axis=1), overtaken)
-    late_rates: Floats = found.served * share
-    return late_rates
 
 
 @dataclass(frozen=True, slots=True)

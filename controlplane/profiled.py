@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controlplane.latency import UPPER, Curve, LatencyModel
+from controlplane.curve import Curve
+from controlplane.latency import UPPER, LatencyModel
+from controlplane.operation import ladder
 
 # The fewest that have a 99 % quantile besides their longest; a cell keeps 128.
 _EXECUTIONS = 100
@@ -39,10 +41,8 @@ def of_curve(
 
     `spread`, up to MAX_SPREAD, is the 95 % quantile, and all above it, as a multiple of the mean.
     """
-    # Between two cells of the same threads the model is a straight line, and so is the curve.
-    cells = [
-        (rows, 1 << power) for power in range(max_threads.bit_length()) for rows in sorted({1, max_batch})
-    ]
+    # So many that the model finds the curve to be right where there is none.
+    cells = [(rows, 1 << power) for power in range(max_threads.bit_length()) for rows in ladder(max_batch)]
     times = {}
     for rows, threads in cells:
         mean_s = curve.work(float(rows), float(threads))

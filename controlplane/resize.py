@@ -13,8 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 BACKOFF_S = 0.5  # after the first failed write; doubles with each in a row
-MAX_BACKOFF_S = 10.0
+# An owner that is well again does not say so. What is planned shall be in force 3 s after that, of which a call that
+# hangs may take 2, as actuator.docker_timeout_s says.
+MAX_BACKOFF_S = 0.75
 PENDING_S = 0.2  # until a write is asked for again that was accepted: a kubelet acts within a second or so
+# Owners round what they are given, to microseconds of a period, to pages, to MiB.
+_ROUNDING = 0.01
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,6 +42,12 @@ class Quota:
     def covers(self, other: "Quota") -> bool:
         """Whether all that `other` allows is allowed."""
         return largest((self, other)) == self
+
+    def reads_as(self, other: "Quota") -> bool:
+        """Whether `other` may be this one, as its owner has rounded it."""
+        return _alike(self.cpu_millicores, other.cpu_millicores) and _alike(
+            self.memory_bytes, other.memory_bytes
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,13 @@ class SendDirective:
 
 
 Action = SetQuota | SendDirective
+
+
+def _alike(written: int | None, read: int | None) -> bool:
+    """No limit, None or 0, is like no other."""
+    if not written or not read:
+        return written == read
+    return abs(written - read) <= _ROUNDING * written
 
 
 def largest(quotas: Iterable[Quota]) -> Quota:
@@ -173,9 +190,20 @@ class Resize:
         )
 
     @property
+    def retry_at(self) -> float:
+        """When a write is tried again that has failed or is not in force yet."""
+        return self._retry_at
+
+    @property
     def overdue(self) -> bool:
         """Whether an acknowledgement took longer than ack_timeout_s, as of the last call with a `now`."""
         return any(sent_at + self._ack_timeout_s <= self._now for sent_at in self._sent_at.values())
+
+    def contradicts(self, quota: Quota) -> bool:
+        """Whether somebody else must have changed the quota, if `quota` is what it reads as."""
+        if self._least is None or self._writing is not None or not self._certain:
+            return False
+        return not self._least.reads_as(quota)
 
     def attached(
         self,
@@ -271,6 +299,19 @@ class Resize:
         self._certain = False
         self._writing = None
         self._retry_at = now + PENDING_S
+        return self._step(now)
+
+    def quota_seen(self, quota: Quota, now: float) -> list[Action]:
+        """The quota was read from its owner: anybody may have changed it. It is the less of two while it changes.
+
+        From now on it counts, also where a write has failed, and what it should be is written again. Nothing follows
+        from what is read while a write is out.
+        """
+        if self._writing is None:
+            believed = () if self._least is None else (self._least,)
+            wanted = (self._wanted(),) if self._held else ()
+            self._least = next((one for one in (*believed, *wanted) if one.reads_as(quota)), quota)
+            self._certain = True
         return self._step(now)
 
     def wake_at(self) -> float | None:

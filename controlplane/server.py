@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import grpc
-import msgspec
 
 from controlplane import explanation, status
-from controlplane.config import ServicePolicy
 from controlplane.loop import ControlLoop
+from controlplane.overrides import PolicyError
 from controlplane.session import Session
 from controlplane.state import AbsurdReportError, Worker, check_hello
 from protos import control_pb2 as pb
@@ -110,7 +109,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         return pb.ExplainResponse(explanations=[await self._explained(worker) for worker in workers])
 
     async def _explained(self, worker: Worker) -> pb.Explanation:
-        last, why = self._loop.round, None
+        last, why = self._loop.round_of(worker), None
         if last is not None and (index := last.index(worker)) is not None:
             # Pricing all candidates takes milliseconds, for which samples and acknowledgements must not wait.
             async with self._explaining:
@@ -122,8 +121,6 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         request: pb.SetServicePolicyRequest,
         context: grpc.aio.ServicerContext[pb.SetServicePolicyRequest, pb.ServicePolicy],
     ) -> pb.ServicePolicy:
-        policies = self._loop.fleet.policies
-        before = self._loop.fleet.policy(request.service)
         if request.service not in self._loop.fleet.services():
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
@@ -135,15 +132,9 @@ class AdminServer(control_pb2_grpc.AdminServicer):
             if request.HasField(name)
         }
         try:
-            after = msgspec.convert(msgspec.to_builtins(before) | asked, ServicePolicy)
-        except msgspec.ValidationError as error:
+            after = self._loop.overrides.set_policy(request.service, asked, reset=request.reset)
+        except PolicyError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        if after.min_millicores > after.max_millicores:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"min_millicores: expected at most max_millicores = {after.max_millicores}",
-            )
-        policies[request.service] = after
         self._loop.replan()
         return pb.ServicePolicy(
             service=request.service,
@@ -158,7 +149,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         request: pb.PauseRequest,
         context: grpc.aio.ServicerContext[pb.PauseRequest, pb.PauseResponse],
     ) -> pb.PauseResponse:
-        self._loop.fleet.paused = True
+        self._loop.overrides.pause(True)
         return pb.PauseResponse()
 
     async def Resume(
@@ -166,7 +157,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         request: pb.ResumeRequest,
         context: grpc.aio.ServicerContext[pb.ResumeRequest, pb.ResumeResponse],
     ) -> pb.ResumeResponse:
-        self._loop.fleet.paused = False
+        self._loop.overrides.pause(False)
         self._loop.replan()
         return pb.ResumeResponse()
 

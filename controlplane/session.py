@@ -3,15 +3,15 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from controlplane import status
-from controlplane.actuators import ActuationError, Actuator, Pending, WorkerRef
+from controlplane.actuators import ActuationError, Actuator, Pending, Unreachable, WorkerRef
 from controlplane.metrics import Metrics
-from controlplane.resize import PENDING_S, Action, Allocation, Quota, SendDirective, SetQuota
+from controlplane.resize import Action, Allocation, Quota, SendDirective, SetQuota
 from controlplane.state import Worker
 from protos import control_pb2
 
@@ -33,7 +33,8 @@ class Session:
     """One stream: performs the actions of its worker's resize until it is closed, and none after that.
 
     `outbox` holds directives on their way to the worker; None ends the stream. `on_progress` is called after
-    everything that may have changed the resize.
+    everything that may have changed the resize. `is_known` says of one whose owner did not answer a write whether that
+    is the owner's trouble, and told as such.
     """
 
     def __init__(
@@ -45,6 +46,9 @@ class Session:
         period_s: float,
         clock: Callable[[], float],
         on_progress: Callable[[], None],
+        is_known: "Callable[[Session], Awaitable[bool]] | None" = None,
+        *,
+        whole_cores: bool = False,
     ) -> None:
         self.worker = worker
         self.outbox: asyncio.Queue[control_pb2.Directive | None] = asyncio.Queue()
@@ -55,9 +59,12 @@ class Session:
         self._period_s = period_s
         self._clock = clock
         self._on_progress = on_progress
+        self._is_known = is_known
+        self._whole_cores = whole_cores
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
+        self._about_to_look = False
 
     def close(self) -> None:
         """Act no more, and end the stream."""
@@ -78,12 +85,65 @@ class Session:
                     self._writing = asyncio.create_task(self._write(Quota(cpu_millicores, memory_bytes)))
         self._on_progress()
 
+    def runs_in(self, container: str) -> bool:
+        """Whether the worker says that it runs in the container with this whole id; "" stands for all of them."""
+        own = self.worker.hello.container_id
+        return not container or (own != "" and container.startswith(own))
+
+    async def reconcile(self) -> bool:
+        """Read what is in force, and put right what somebody else has changed. Raises ActuationError.
+
+        Returns whether it has been read: not if the stream has ended, or if somebody is about to read it anyway.
+        """
+        if self._about_to_look:
+            return False
+        self._about_to_look = True
+        try:
+            await self._owner.lock.acquire()
+        finally:
+            self._about_to_look = False
+        try:
+            if self.closed:
+                return False
+            quota = await self._actuator.read(worker_ref(self.worker.hello, self._whole_cores))
+            if quota is not None:
+                self._compare(quota)
+            return True
+        finally:
+            self._owner.lock.release()
+
+    def _compare(self, quota: Quota) -> None:
+        worker, resize = self.worker, self.worker.resize
+        if resize.contradicts(quota):
+            self._metrics.quotas_changed.labels(worker.service).inc()
+            log.warning(
+                "quota changed by somebody else",
+                worker=worker.worker_id,
+                service=worker.service,
+                expected=str(resize.in_force),
+                found=str(quota),
+            )
+        self.perform(resize.quota_seen(quota, self._clock()))
+
     def complain(self, event: str, text: str) -> None:
-        """Log a cause once; numbers in its text do not make it another."""
-        cause = event, re.sub(r"\d+", "#", text)
+        """Log a cause once; neither numbers nor ids in its text make it another."""
+        cause = event, re.sub(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", "#", text)
         if cause not in self._complaints:
             self._complaints.add(cause)
             log.warning(event, worker=self.worker.worker_id, service=self.worker.service, error=text)
+
+    def content(self, event: str) -> None:
+        """What was complained of is over: its causes are logged again when they come back."""
+        self._complaints = {cause for cause in self._complaints if cause[0] != event}
+
+    def tell_drift(self) -> None:
+        """Log that the worker has become slower or faster than its model says, or no longer is."""
+        worker, drift = self.worker, self.worker.drift
+        names = {"worker": worker.worker_id, "service": worker.service}
+        if drift.began_at is None:
+            log.info("drift ended", **names)
+        else:
+            log.info("drift began", **names, ratio=round(drift.slower, 2), margin=round(drift.wider, 2))
 
     async def _write(self, quota: Quota) -> None:
         resize = self.worker.resize
@@ -93,25 +153,31 @@ class Session:
                     return
                 began = self._pending_since or time.perf_counter()
                 self._pending_since = None
-                await self._actuator.write(worker_ref(self.worker.hello), quota)
+                await self._actuator.write(worker_ref(self.worker.hello, self._whole_cores), quota)
         except Pending:
             self._pending_since = began
             self.perform(resize.quota_pending(self._clock()))
-            # Not left to the loop's next round: what grows waits for its directive.
-            await asyncio.sleep(PENDING_S)
-            self.perform(resize.poll(self._clock()))
+            await self._try_again()
         except ActuationError as error:
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
             self.worker.failure = str(error)
-            self.complain("quota not written", str(error))
             self.perform(resize.quota_failed(self._clock()))
+            if not (isinstance(error, Unreachable) and self._is_known and await self._is_known(self)):
+                self.complain("quota not written", str(error))
+            await self._try_again()
         else:
             self._metrics.actuation_seconds.observe(time.perf_counter() - began)
             self.worker.failure = ""
-            self._complaints = {cause for cause in self._complaints if cause[0] != "quota not written"}
+            self.content("quota not written")
             self.perform(resize.quota_written(quota.cpu_millicores, quota.memory_bytes, self._clock()))
 
+    async def _try_again(self) -> None:
+        """When its time has come, which is not left to the loop's next round: what grows waits for its directive."""
+        resize = self.worker.resize
+        await asyncio.sleep(max(0.0, resize.retry_at - self._clock()))
+        self.perform(resize.poll(self._clock()))
 
-def worker_ref(hello: control_pb2.Hello) -> WorkerRef:
+
+def worker_ref(hello: control_pb2.Hello, whole_cores: bool = False) -> WorkerRef:
     """The worker as actuators know it."""
-    return WorkerRef(hello.worker_id, hello.container_id, hello.cgroup_path, hello.pid)
+    return WorkerRef(hello.worker_id, hello.container_id, hello.cgroup_path, hello.pid, whole_cores)

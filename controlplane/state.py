@@ -5,12 +5,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.cell import Cell
+from controlplane.cell import HALF_LIFE_S, Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
+from controlplane.drift import MATURE, Drift
 from controlplane.governor import Governor
-from controlplane.latency import UPPER, LatencyModel, work_of
+from controlplane.latency import UPPER, LatencyModel
 from controlplane.resize import NONE, Allocation, Resize, Version, next_term
+from controlplane.stretch import throttled, work_of
 from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.
@@ -35,6 +37,19 @@ class AbsurdReportError(ValueError):
 
 
 @dataclass(slots=True)
+class Host:
+    """What workers share, and others get nothing of: the CPU and memory of one machine that there is for them."""
+
+    millicores: int
+    memory_bytes: int
+    name: str = ""  # of its engine; "" where there is only one host
+    full: bool = False  # some service would get more on a larger one
+    unreachable: str = (
+        ""  # why the owner of its workers' quotas cannot be asked, as of the last time; "" if it can
+    )
+
+
+@dataclass(slots=True)
 class Worker:
     """One attached worker. Times are seconds on the control plane's monotonic clock."""
 
@@ -46,6 +61,9 @@ class Worker:
     last_seen_at: float
     starting: bool
     request_overhead_s: float
+    host: Host | None  # None while it is not known, as its engine does not answer
+    believed: LatencyModel | None = None  # what the newest plan was made of
+    drift: Drift = field(default_factory=Drift)
     term: int = 1  # above all that it has heard of
     demand: Demand = field(default_factory=Demand)
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
@@ -97,14 +115,11 @@ class Fleet:
 
     def __init__(
         self,
-        host_millicores: int,
-        host_memory_bytes: int,
+        hosts: Iterable[Host],
         default_overhead_s: float,
         latency_quantile: float = UPPER,
     ) -> None:
-        self.host_millicores = host_millicores
-        self.host_memory_bytes = host_memory_bytes
-        self.host_full = False
+        self.hosts = {host.name: host for host in hosts}
         self.paused = False
         self.term = 1
         self.workers: dict[str, Worker] = {}
@@ -142,7 +157,14 @@ class Fleet:
         """Begin with what was known of a model before; one that is known already stays as it is."""
         self._models.setdefault(digest, LatencyModel(self._latency_quantile, cells))
 
-    def attach(self, hello: control_pb2.Hello, resize: Resize, governor: Governor, now: float) -> Worker:
+    def attach(
+        self,
+        hello: control_pb2.Hello,
+        resize: Resize,
+        governor: Governor,
+        now: float,
+        host: Host | None = None,
+    ) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
         applied = version_of(hello.applied)
         term = 1 if applied == NONE else next_term([applied])
@@ -156,6 +178,7 @@ class Fleet:
             last_seen_at=now,
             starting=hello.starting,
             request_overhead_s=self._default_overhead_s,
+            host=host,
             term=term,
         )
         self.workers[hello.worker_id] = worker
@@ -188,14 +211,13 @@ class Fleet:
         for execution in sample.executions:
             if execution.mixed:
                 continue
-            work_s = work_of(
-                execution.wall_ms / 1000,
-                execution.cpu_ms / 1000,
-                execution.threads,
-                execution.busy,
-                millicores,
-            )
-            worker.latency.record(execution.rows, execution.threads, work_s, execution.busy, now)
+            rows, threads, busy = execution.rows, execution.threads, execution.busy
+            work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
+            if not throttled(threads, busy, millicores):
+                _compare(worker, rows, threads, work_s, busy, now)
+            # What this worker alone has come to tells others nothing of the model.
+            worker.latency.record(rows, threads, work_s / worker.drift.slower, busy, now)
+        self._settle(worker, now)
         if sample.starting or sample.window_s <= 0:
             return
         budgets = zip(sample.budget_at_arrival.upper_bound_ms, sample.budget_at_arrival.count, strict=False)
@@ -206,6 +228,16 @@ class Fleet:
             spent = sample.usage.cpu_s - sum(e.cpu_ms for e in sample.executions) / 1000
             overhead = min(max(spent / sample.arrivals, 0.0), _MAX_OVERHEAD_S)
             worker.request_overhead_s += _OVERHEAD_GAIN * (overhead - worker.request_overhead_s)
+
+    def _settle(self, worker: Worker, now: float) -> None:
+        """What has lasted for a half-life is how it is, where no other worker says something else."""
+        drift = worker.drift
+        if drift.began_at is None or now - drift.began_at < HALF_LIFE_S:
+            return
+        if all(other is worker or other.latency is not worker.latency for other in self.workers.values()):
+            worker.latency.scale(drift.slower)
+            worker.believed = None
+            drift.end()
 
     def _count(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         outcomes = sample.outcomes
@@ -225,6 +257,15 @@ class Fleet:
         worker.core_seconds_reserved += sample.allocation.cpu_millicores / 1000 * sample.window_s
         worker.core_seconds_used += sample.usage.cpu_s
         worker.core_seconds_executing += sum(e.cpu_ms for e in sample.executions) / 1000
+
+
+def _compare(worker: Worker, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
+    """Hold an execution against what is believed of its size, where that is known well."""
+    believed = worker.believed
+    if believed is None or work_s <= 0 or believed.executed(rows, threads) < MATURE:
+        return
+    alone_s = work_s / (1 + believed.kappa * (max(1.0, busy) - 1))
+    worker.drift.observe(alone_s, believed.mean(rows, threads), believed.upper(rows, threads), now)
 
 
 def allocation_of(message: control_pb2.Allocation) -> Allocation:

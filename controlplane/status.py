@@ -8,18 +8,16 @@ from controlplane.explanation import Explanation, Round
 from controlplane.operation import Waiting, walls_of
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
 from controlplane.resize import Allocation, SendDirective
-from controlplane.state import Fleet, Worker, allocation_message
+from controlplane.state import Fleet, Host, Worker, allocation_message
 from protos import control_pb2 as pb
 
-# What is not known of a worker's memory in use must not be planned away.
-MEMORY_HEAD_ROOM = 1.25
 _MEMORY_STEP = 64 << 20
 
 
 def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> ServiceState:
     """`worker` as the planner takes it."""
     hello, sample = worker.hello, worker.sample
-    memory = config.actuator.resize_memory
+    needed = 1 + config.planner.memory_head_room if config.actuator.resize_memory else 0.0
     return ServiceState(
         name=worker.service,
         latency=worker.latency.snapshot(),
@@ -30,6 +28,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             max_instances=hello.max_instances,
             max_threads=hello.max_threads,
             max_batch=min(hello.max_batch, policy.max_batch),
+            whole_cores=policy.whole_cores,
         ),
         queue=[
             Waiting(w.remaining_ms / 1000, w.rows, (w.remaining_ms + w.waited_ms) / 1000)
@@ -37,15 +36,17 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             if w.remaining_ms > 0
         ],
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
+        slower=worker.drift.slower,
+        wider=worker.drift.wider,
         current=configuration_of(worker.allocation),
         weight=policy.weight,
         reserve=policy.reserve,
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
         cores_used=worker.cores_used(),
-        memory_base_bytes=int(sample.usage.memory_bytes * MEMORY_HEAD_ROOM) if memory else 0,
-        memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20)) if memory else 0,
-        memory_peak_bytes=int(sample.usage.memory_peak_bytes * MEMORY_HEAD_ROOM) if memory else 0,
+        memory_base_bytes=int(sample.usage.memory_bytes * needed),
+        memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20) * needed),
+        memory_peak_bytes=int(sample.usage.memory_peak_bytes * needed),
     )
 
 
@@ -91,7 +92,7 @@ def reason(assignment: Assignment, worker: Worker) -> str:
 def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: bool) -> pb.Directive:
     """A directive with the service times that its allocation should give."""
     allocation = action.allocation
-    table = worker.latency.table(allocation.threads, allocation.max_batch)
+    table, drift = worker.latency.table(allocation.threads, allocation.max_batch), worker.drift
     mean_s, upper_s = walls_of(
         worker.latency,
         allocation.max_batch,
@@ -106,9 +107,9 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[rows - 1]),
-                low_ms=1000 * table.low[rows],
-                high_ms=1000 * float(upper_s[rows - 1]),
+                mean_ms=1000 * float(mean_s[rows - 1]) * drift.slower,
+                low_ms=1000 * table.low[rows] * drift.slower,
+                high_ms=1000 * float(upper_s[rows - 1]) * drift.wider,
             )
             for rows in range(1, allocation.max_batch + 1)
         ],
@@ -121,11 +122,22 @@ def fleet(believed: Fleet, actuator: str, stale_s: float, now: float) -> pb.Flee
     workers = sorted(believed.workers.values(), key=lambda worker: (worker.service, worker.worker_id))
     return pb.Fleet(
         workers=[_worker(worker, stale_s, now) for worker in workers],
-        host_millicores=believed.host_millicores,
+        host_millicores=sum(host.millicores for host in believed.hosts.values()),
         planned_millicores=sum(_planned(workers)),
         paused=believed.paused,
         term=believed.term,
         actuator=actuator,
+        hosts=[_host(host, workers) for host in believed.hosts.values()],
+    )
+
+
+def _host(host: Host, workers: Sequence[Worker]) -> pb.Host:
+    return pb.Host(
+        name=host.name,
+        millicores=host.millicores,
+        planned_millicores=sum(_planned([worker for worker in workers if worker.host is host])),
+        full=host.full,
+        unreachable=host.unreachable,
     )
 
 
@@ -147,7 +159,8 @@ def explained(
     if last is None or index is None or why is None:
         state = _state(worker, stale_s, now)
         heard = worker.sample.window_s > 0
-        message.state = state if state != "serving" else "unplanned" if heard else "unheard"
+        why_not = "homeless" if worker.host is None else "unplanned" if heard else "unheard"
+        message.state = state if state != "serving" else why_not
         return message
     message.state = "planned"
     message.seen.CopyFrom(_seen(last, index, now))
@@ -170,7 +183,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         waiting_rows=sum(each.rows for each in queue),
         first_due_ms=1000 * min((each.remaining_s for each in queue), default=0.0),
         running=len(service.running),
-        saturated=service.saturated,
+        saturated=service.saturated(last.settings.saturated),
         weight=service.weight,
         reserve=service.reserve,
         min_millicores=limits.min_millicores,
@@ -209,7 +222,10 @@ def _neighbour(of: explanation.Neighbour) -> pb.Neighbour:
         utilisation=of.utilisation,
         service_time=_service_time(of.service_time),
         misses=_misses(of.misses),
-        cost_millicores=of.cost,
+        cost_millicores=of.cost.total,
+        parts=pb.CostParts(
+            cpu=of.cost.cpu, batch=of.cost.batch, change=of.cost.change, misses=of.cost.misses
+        ),
     )
 
 
@@ -238,6 +254,7 @@ def _standing(worker: Worker, paused: bool) -> pb.Standing:
         pending=resize.pending,
         overdue=resize.overdue,
         failure=worker.failure,
+        host="" if worker.host is None else worker.host.name,
     )
 
 
@@ -269,4 +286,5 @@ def _worker(worker: Worker, stale_s: float, now: float) -> pb.WorkerStatus:
         core_seconds_reserved=worker.core_seconds_reserved,
         core_seconds_used=worker.core_seconds_used,
         core_seconds_executing=worker.core_seconds_executing,
+        host="" if worker.host is None else worker.host.name,
     )

@@ -2,12 +2,15 @@
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 from controlplane.resize import Allocation, Version
 from protos import control_pb2
+
+# What may be set of a policy by call.
+_POLICY_KEYS = ("weight", "min_millicores", "max_millicores", "reserve")
 
 # A decision is about 300 bytes, and a busy fleet makes one every few seconds: a month of them.
 _MAX_DECISIONS = 500_000
@@ -51,8 +54,20 @@ CREATE TABLE latency (
 """
 _LATENCY_BY_AGE = "CREATE INDEX latency_by_age ON latency (newest_unix_s)"
 
+# What was set by call and not by the configuration; NULL: as that says. `paused` has one row, or none.
+_POLICIES = """
+CREATE TABLE policies (
+    service TEXT PRIMARY KEY,
+    weight REAL,
+    min_millicores INTEGER,
+    max_millicores INTEGER,
+    reserve REAL
+)
+"""
+_PAUSED = "CREATE TABLE paused (only INTEGER PRIMARY KEY CHECK (only = 1), paused INTEGER NOT NULL)"
+
 # What makes a file of schema n one of n + 1; the schema is the file's user_version.
-_MIGRATIONS = ((_DECISIONS,), (_LATENCY, _LATENCY_BY_AGE))
+_MIGRATIONS = ((_DECISIONS,), (_LATENCY, _LATENCY_BY_AGE), (_POLICIES, _PAUSED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +172,36 @@ class Store:
         return self._connection.execute(
             "SELECT batch_rows, threads, executions FROM latency WHERE model_digest = ?", (model_digest,)
         ).fetchall()
+
+    def set_policy(self, service: str, asked: Mapping[str, object]) -> None:
+        """Keep what was set of a service's policy, in place of what was kept; forget it where nothing is."""
+        if not asked:
+            self._connection.execute("DELETE FROM policies WHERE service = ?", (service,))
+            return
+        self._connection.execute(
+            "INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?)",
+            (service, *(asked.get(name) for name in _POLICY_KEYS)),
+        )
+
+    def policies(self) -> dict[str, dict[str, object]]:
+        """What was set of each service's policy, as it is: the file may be damaged."""
+        rows = self._connection.execute(
+            f"SELECT CAST(service AS TEXT), {', '.join(_POLICY_KEYS)} FROM policies"
+        ).fetchall()
+        return {
+            service: {
+                name: value for name, value in zip(_POLICY_KEYS, values, strict=True) if value is not None
+            }
+            for service, *values in rows
+        }
+
+    def set_paused(self, paused: bool) -> None:
+        self._connection.execute("INSERT OR REPLACE INTO paused VALUES (1, ?)", (paused,))
+
+    def paused(self) -> bool | None:
+        """Whether somebody has paused, and not resumed since; None if nobody ever did either."""
+        row = self._connection.execute("SELECT paused FROM paused").fetchone()
+        return None if row is None else bool(row[0])
 
     def close(self) -> None:
         self._connection.close()

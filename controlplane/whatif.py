@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from controlplane import config
 from controlplane.knapsack import SolverStatus
-from controlplane.operation import Configuration, ServiceState, late, operations
+from controlplane.lateness import late
+from controlplane.operation import Configuration, ServiceState, operations
 from controlplane.planner import Assignment, Bound, plan
 
 
@@ -122,7 +123,9 @@ def _prospect(
     # The reserve is a reason to have more, and no demand: what is foreseen is what would be missed without it.
     service = replace(service, reserve=0.0)
     demand, chosen = service.demand, assignment.configuration
-    found = operations(service, host.millicores, settings.max_utilisation)
+    found = operations(
+        service, host.millicores, settings.max_utilisation, settings.saturated, settings.unserved
+    )
     place = int(found.of[found.places(chosen).argmax()])
     hopeless_share = sum(share for budget_s, share in demand.budgets if budget_s < found.least_s)
     hopeless = float(found.served[place]) * hopeless_share

@@ -154,9 +154,19 @@ class Cgroup:
         """Memory charged to the group, page cache included; 0 where the kernel does not tell."""
         return self._memory_value("memory.usage_in_bytes", "memory.current") or 0
 
-    def memory_peak_bytes(self) -> int:
-        """Most memory ever charged to the group; 0 where the kernel does not tell (v2 before Linux 5.19)."""
-        return self._memory_value("memory.max_usage_in_bytes", "memory.peak") or 0
+    def working_set_bytes(self) -> int:
+        """Memory in use, without the page cache that the kernel gives back first."""
+        if not (used := self.memory_bytes()) or self.memory is None:
+            return 0
+        name = "total_inactive_file" if self.version == 1 else "inactive_file"
+        return max(0, used - _counters(self.memory / "memory.stat").get(name, 0))
+
+    def oom_kills(self) -> int:
+        """Processes of the group that the kernel has killed for want of memory."""
+        if self.memory is None:
+            return 0
+        counters = self.memory / ("memory.oom_control" if self.version == 1 else "memory.events")
+        return _counters(counters).get("oom_kill", 0)
 
     def memory_limit_bytes(self) -> int | None:
         """The group's own limit; None for none."""
@@ -189,23 +199,30 @@ class Cgroup:
             _write(self.cpu / "cpu.weight", str(min(max(round(millicores / 10.24), 1), 10_000)))
 
     def set_memory_limit(self, limit_bytes: int | None) -> None:
-        """Limit the group's memory; None lifts the limit.
+        """Limit the group's memory; None lifts the limit. Swap keeps its size.
 
         Refuses less than is in use: version 2 would kill for it.
         """
         self._refuse_root()
         if self.memory is None:
             raise CgroupError(f"{self.cpu}: no memory controller in reach")
-        if limit_bytes is not None and limit_bytes < (used := self.memory_bytes()):
+        if limit_bytes is not None and limit_bytes < (used := self.working_set_bytes()):
             raise CgroupError(f"{self.memory}: memory limit: expected at least the {used} bytes in use")
-        if self.version == 2:
+        if self.version == 2:  # whose limit of swap is one of its own
             _write(self.memory / "memory.max", "max" if limit_bytes is None else str(limit_bytes))
             return
-        # Version 1 keeps memory ≤ memory + swap at all times: the latter makes way first.
-        with_swap = self.memory / "memory.memsw.limit_in_bytes"
-        if with_swap.exists() and (limit_bytes is None or int(_read(with_swap)) < limit_bytes):
-            _write(with_swap, str(-1 if limit_bytes is None else limit_bytes))
-        _write(self.memory / "memory.limit_in_bytes", str(-1 if limit_bytes is None else limit_bytes))
+        limit = self.memory / "memory.limit_in_bytes"
+        # Version 1 limits memory and swap together, where it counts swap, and keeps that no less than memory alone.
+        together = self.memory / "memory.memsw.limit_in_bytes"
+        writes = [(limit, -1 if limit_bytes is None else limit_bytes)]
+        if together.exists():
+            before, both = int(_read(limit)), int(_read(together))
+            if limit_bytes is None or both < _UNLIMITED_V1:
+                writes.append((together, -1 if limit_bytes is None else limit_bytes + both - before))
+            if limit_bytes is None or limit_bytes > before:
+                writes.reverse()
+        for path, value in writes:
+            _write(path, str(value))
 
     def enable_controllers(self) -> None:
         """Give children of a version 2 group the CPU controller, and that for memory where there is one."""

@@ -32,7 +32,8 @@ class Tls(Section, frozen=True, kw_only=True):
 class ClientTls(Section, frozen=True, kw_only=True):
     """PEM files of one who connects; each connection goes by what they hold when it is made."""
 
-    ca: str = ""  # who may have signed the server's certificate; "" for the authorities that gRPC comes with
+    # Who may have signed the server's certificate; "" for the authorities that gRPC, or the system, comes with.
+    ca: str = ""
     # Its own, for a server with client_ca, with those between it and its authority; "" for none.
     certificate: str = ""
     key: str = ""  # of the certificate, without a passphrase
@@ -45,12 +46,27 @@ class ClientTls(Section, frozen=True, kw_only=True):
 
 def channel_credentials(tls: ClientTls, prefix: str = "control.tls.") -> grpc.ChannelCredentials:
     """What a channel is opened with, of the files as they are; raises FileError that names the key after `prefix`."""
+    ca, certificate, key = _client_files(tls, prefix)
+    return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def client_context(tls: ClientTls, prefix: str) -> ssl.SSLContext:
+    """As `channel_credentials`, for connections that are not gRPC's; by default with the system's authorities."""
+    ca, _, _ = _client_files(tls, prefix)
+    context = ssl.create_default_context(cadata=None if ca is None else ca.decode("ascii", "ignore"))
+    if tls.certificate:
+        context.load_cert_chain(tls.certificate, tls.key, password="")
+    return context
+
+
+def _client_files(tls: ClientTls, prefix: str) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Authorities, certificate and key, None for what is not given; raises FileError that names the key."""
     for given, missing in (("certificate", "key"), ("key", "certificate")):
         if getattr(tls, given) and not getattr(tls, missing):
             raise FileError(f"{prefix}{missing}: expected a file beside {prefix}{given}")
     ca = _certificates(f"{prefix}ca", tls.ca) if tls.ca else None
     certificate, key = _identity(prefix, tls.certificate, tls.key) if tls.certificate else (None, None)
-    return grpc.ssl_channel_credentials(ca, key, certificate)
+    return ca, certificate, key
 
 
 def credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -1,6 +1,7 @@
 """What the kernel says of this worker: CPU used, quota, throttling, memory."""
 
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from core.cgroup import Cgroup, CgroupError
 from dataplane.telemetry import Resources
 
 _PAGE_BYTES = resource.getpagesize()
+_PEAK = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 
 
 def own_cgroup(root: Path = Path("/")) -> Cgroup | None:
@@ -50,8 +52,8 @@ def read(cgroup: Cgroup | None) -> Resources:
             throttled_s=throttling.throttled_s,
             periods=throttling.periods,
             throttled_periods=throttling.throttled_periods,
-            memory_bytes=cgroup.memory_bytes(),
-            memory_peak_bytes=cgroup.memory_peak_bytes(),
+            memory_bytes=(working_set := cgroup.working_set_bytes()),
+            memory_peak_bytes=max(working_set, _peak_bytes()),
         )
     except CgroupError:
         return _of_process()
@@ -65,5 +67,14 @@ def resident_bytes() -> int:
 
 def _of_process() -> Resources:
     rss = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Resources(cpu_s=time.process_time(), memory_bytes=rss, memory_peak_bytes=peak)
+    return Resources(cpu_s=time.process_time(), memory_bytes=rss, memory_peak_bytes=_peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """Most that this process ever had resident.
+
+    A control group's own peak counts page cache, which fills whatever the limit leaves: a limit made from it would grow
+    without end. And that of getrusage is also what the process had before it became this program.
+    """
+    peak = _PEAK.search(Path("/proc/self/status").read_text())
+    return int(peak[1]) * 1024 if peak else 0

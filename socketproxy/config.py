@@ -24,10 +24,13 @@ class Config(Section, frozen=True, kw_only=True):
     label: Annotated[str, Meta(min_length=1)] = "sponge.worker"
     compose_project: str = ""  # default: the project of the proxy's own container
     resize_memory: bool = False  # let memory limits through, and the use of memory; as actuator.resize_memory
+    whole_cores: bool = False  # let sets of CPUs through; as services.NAME.whole_cores
+    # Let through when such a container is started or updated, and nothing else that happens to it.
+    events: bool = False
     max_body_bytes: Positive = 4096  # an update with every limit has some 150
     max_connections: Positive = 64  # a control plane has up to 32 calls under way
     request_timeout_s: Seconds = 5.0  # from the connection to the end of its request; and to take the answer
-    engine_timeout_s: Seconds = 8.0  # of all that a request asks; less than actuator.docker_timeout_s
+    engine_timeout_s: Seconds = 1.5  # of all that a request asks; less than actuator.docker_timeout_s
     log_level: LogLevel = "info"
 
 

@@ -36,6 +36,10 @@ class Answer:
         ).encode() + self.body
 
 
+# Head of an answer that ends when its connection does.
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+
+
 class _Failure(msgspec.Struct):
     message: str
 
@@ -43,6 +47,25 @@ class _Failure(msgspec.Struct):
 def failure(status: int, message: str) -> Answer:
     """An answer as Docker's errors are."""
     return Answer(status, msgspec.json.encode(_Failure(message)))
+
+
+class Stream:
+    """An answer without an end: a line for each thing that happens."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def line(self) -> bytes:
+        """The next one, empty where the engine has ended it all. Raises EngineError."""
+        try:
+            return await self._reader.readline()
+        except (OSError, ValueError) as error:  # one longer than any event is
+            raise EngineError(f"engine: expected lines of events: {error}") from error
+
+    def close(self) -> None:
+        """Tell the engine that nobody listens any more."""
+        self._writer.close()
 
 
 class Engine:
@@ -65,6 +88,25 @@ class Engine:
         if answer.status >= HTTPStatus.BAD_REQUEST:
             return failure(answer.status, decode(answer, _Failure).message)
         return answer
+
+    async def listen(self, target: str) -> Stream:
+        """Send a request whose answer has no end. Raises EngineError."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket)
+        except OSError as error:
+            raise EngineError(f"engine unreachable: {error.strerror or error}") from error
+        try:
+            writer.write(f"GET {target} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+            status = _STATUS.match(await reader.readuntil(b"\r\n\r\n"))
+            if status is None or int(status[1]) != HTTPStatus.OK:
+                raise EngineError("engine: expected a stream of events")
+        except (OSError, EOFError, asyncio.LimitOverrunError) as error:
+            writer.close()
+            raise EngineError(f"engine: expected an HTTP answer: {error}") from error
+        except BaseException:  # also where it takes too long
+            writer.close()
+            raise
+        return Stream(reader, writer)
 
     async def _exchange(self, method: str, target: str, body: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._socket)

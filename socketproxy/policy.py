@@ -32,6 +32,7 @@ class Kind(enum.Enum):
     INSPECT = "inspect"
     STATS = "stats"
     UPDATE = "update"
+    EVENTS = "events"
 
 
 # Matched with the whole target as it came. Nothing is decoded or made canonical, so that there is only one way to spell
@@ -47,6 +48,8 @@ _ROUTES = {
         re.compile(rf"{_VERSION}/containers/{_ID}/stats\?stream=(?:0|[Ff]alse)&one-shot=(?:1|[Tt]rue)"),
     ),
     Kind.UPDATE: ("POST", re.compile(rf"{_VERSION}/containers/{_ID}/update")),
+    # With filters of the proxy's own, whatever was asked for.
+    Kind.EVENTS: ("GET", re.compile(rf"{_VERSION}/events(?:\?filters=[0-9A-Za-z%._~-]{{0,1024}})?")),
 }
 
 
@@ -58,6 +61,7 @@ class Limits(Section, frozen=True, kw_only=True, rename="pascal"):
     cpu_shares: Annotated[int, Meta(ge=2, le=262_144)] | UnsetType = UNSET
     memory: _Bytes | UnsetType = UNSET
     memory_swap: Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)] | UnsetType = UNSET
+    cpuset_cpus: Annotated[str, Meta(pattern=r"^[0-9]{1,5}([-,][0-9]{1,5}){0,255}\Z")] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Call:
     limits: Limits | None = None  # of an update
 
 
-def call(request: Request, resize_memory: bool) -> Call:
+def call(request: Request, resize_memory: bool, events: bool = False, whole_cores: bool = False) -> Call:
     """The call that `request` is. Raises Refusal if it is none of those that there are."""
     for kind, (method, route) in _ROUTES.items():
         found = route.fullmatch(request.target)
@@ -79,21 +83,25 @@ def call(request: Request, resize_memory: bool) -> Call:
             continue
         if kind is Kind.STATS and not resize_memory:
             raise Refusal("stats: let through only with resize_memory")
+        if kind is Kind.EVENTS and not events:
+            raise Refusal("events: let through only with events = true")
         if kind is not Kind.UPDATE and request.body:
             raise Refusal(f"body: expected none of {kind.value}")
         parts = found.groupdict(default="")
-        limits = _limits(request.body, resize_memory) if kind is Kind.UPDATE else None
+        limits = _limits(request.body, resize_memory, whole_cores) if kind is Kind.UPDATE else None
         return Call(kind, parts["version"], parts.get("container", ""), parts.get("query", ""), limits)
     raise Refusal("this call is not let through")
 
 
-def _limits(body: bytes, resize_memory: bool) -> Limits:
+def _limits(body: bytes, resize_memory: bool, whole_cores: bool) -> Limits:
     try:
         limits = msgspec.json.decode(body, type=Limits)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refusal(f"body: {error}") from error
     if not resize_memory and (limits.memory is not UNSET or limits.memory_swap is not UNSET):
         raise Refusal("body: memory limits are let through only with resize_memory")
+    if not whole_cores and limits.cpuset_cpus is not UNSET:
+        raise Refusal("body: sets of CPUs are let through only with whole_cores")
     return limits
 
 
@@ -112,6 +120,7 @@ class Held(msgspec.Struct, frozen=True, rename="pascal"):
     nano_cpus: int = 0
     memory: int = 0
     memory_swap: int = 0
+    cpuset_cpus: str = ""
 
 
 class Inspected(msgspec.Struct, frozen=True, rename="pascal"):
@@ -143,6 +152,20 @@ class Stats(msgspec.Struct, frozen=True):
     memory_stats: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class Actor(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is told of the container that something happened to."""
+
+    id: str = msgspec.field(name="ID")
+
+
+class Event(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is told of an event."""
+
+    type: str
+    action: str
+    actor: Actor
+
+
 def is_id(text: str) -> bool:
     """Whether `text` can be the id of a container, short or whole."""
     return re.fullmatch(_ID, text) is not None
@@ -159,15 +182,30 @@ def check(container: Inspected, asked: str, label: str, project: str) -> None:
         raise Refusal(f"no container has the id {asked}")
     if label not in (container.config.labels or {}):
         raise Refusal(f"container {container.name.lstrip('/')}: expected the label {label}")
+    expect(project)
+    if container.project != project:
+        raise Refusal(f"container {container.name.lstrip('/')}: expected the label {PROJECT}={project}")
+
+
+def expect(project: str) -> None:
+    """Raise Refusal where it is not known which containers are Sponge's."""
     if not project:
         raise Refusal(
             "compose_project: expected the project whose containers may be updated, "
             "as the proxy does not run in a container of one"
         )
-    if container.project != project:
-        raise Refusal(f"container {container.name.lstrip('/')}: expected the label {PROJECT}={project}")
 
 
 def only(label: str, project: str) -> str:
     """The filter of a list that leaves Sponge's containers of that Compose project, as part of a query."""
-    return "filters=" + quote(json.dumps({"label": [label, f"{PROJECT}={project}"]}), safe="")
+    return _filters({"label": [label, f"{PROJECT}={project}"]})
+
+
+def changes(label: str, project: str) -> str:
+    """As `only`, of events: those after which a container's limits may be others."""
+    those = {"label": [label, f"{PROJECT}={project}"], "type": ["container"], "event": ["start", "update"]}
+    return _filters(those)
+
+
+def _filters(those: dict[str, list[str]]) -> str:
+    return "filters=" + quote(json.dumps(those), safe="")

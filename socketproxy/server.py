@@ -9,8 +9,8 @@ import structlog
 
 from socketproxy import policy
 from socketproxy.config import Config
-from socketproxy.engine import Answer, Engine, EngineError, decode, failure
-from socketproxy.policy import Call, Inspected, Kind, Listed, Stats
+from socketproxy.engine import STREAM, Answer, Engine, EngineError, Stream, decode, failure
+from socketproxy.policy import Call, Event, Inspected, Kind, Listed, Stats
 from socketproxy.request import Refusal, Request, parse
 
 _LOGGED_BYTES = 200  # of what was refused
@@ -37,7 +37,9 @@ class Proxy:
                 log.warning("refused", reason=f"expected at most {self._config.max_connections} connections")
                 return
             answer = await self._answer(reader)
-            if answer is not None:
+            if isinstance(answer, Stream):
+                await self._relay(answer, reader, writer)
+            elif answer is not None:
                 async with asyncio.timeout(self._config.request_timeout_s):
                     await self._send(answer, reader, writer)
         except OSError:  # the client is gone, or does not read
@@ -56,14 +58,38 @@ class Proxy:
         while await reader.read(16_384):
             pass
 
-    async def _answer(self, reader: asyncio.StreamReader) -> Answer | None:
+    async def _relay(
+        self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Pass on what the engine tells, until it ends or the client leaves."""
+        telling, leaving = (
+            asyncio.create_task(self._tell(stream, writer)),
+            asyncio.create_task(reader.read(1)),
+        )
+        await asyncio.wait((telling, leaving), return_when=asyncio.FIRST_COMPLETED)
+        for task in (telling, leaving):
+            task.cancel()
+        await asyncio.gather(telling, leaving, return_exceptions=True)
+        stream.close()
+
+    async def _tell(self, stream: Stream, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(high=0)  # who does not read is not waited for
+        writer.write(STREAM)
+        while line := await stream.line():
+            event = decode(Answer(HTTPStatus.OK, line), Event)
+            writer.write(msgspec.json.encode(event) + b"\n")
+            async with asyncio.timeout(self._config.request_timeout_s):
+                await writer.drain()
+
+    async def _answer(self, reader: asyncio.StreamReader) -> Answer | Stream | None:
         """The answer to what the client asks; None if it leaves before it has asked."""
         received = bytearray()
         try:
             request = await self._request(reader, received)
             if request is None:
                 return None
-            call = policy.call(request, self._config.resize_memory)
+            config = self._config
+            call = policy.call(request, config.resize_memory, config.events, config.whole_cores)
             async with asyncio.timeout(self._config.engine_timeout_s):
                 return await self._forward(call)
         except Refusal as refusal:
@@ -92,7 +118,7 @@ class Proxy:
             pass
         return None
 
-    async def _forward(self, call: Call) -> Answer:
+    async def _forward(self, call: Call) -> Answer | Stream:
         """Ask the engine, and cut its answer to what may be told. Raises Refusal and EngineError."""
         match call.kind:
             case Kind.PING:
@@ -101,6 +127,11 @@ class Proxy:
                 return await self._engine.ask("GET", f"{call.version}/version")
             case Kind.LIST:
                 return await self._list(call)
+            case Kind.EVENTS:
+                project = await self._own_project()
+                policy.expect(project)
+                query = policy.changes(self._config.label, project)
+                return await self._engine.listen(f"{call.version}/events?{query}")
         answer = await self._engine.ask("GET", f"{call.version}/containers/{call.container}/json")
         if answer.status != HTTPStatus.OK:
             return answer

@@ -4,19 +4,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from core.files import FileError
-from evaluation import cache
+from sponge import arguments
 
-if TYPE_CHECKING:
-    from core.access import Access
-
-_CONTROL = "127.0.0.1:8500"
 _RESULTS = Path("evaluation/results")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Run a subcommand; exit code 2 and one line for what the user can mend, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="sponge", description="Inference serving that meets each request's own deadline."
@@ -35,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser("experiment", help="what evaluates Sponge, by name; tables and plots")
     )
     _add_report(commands.add_parser("report", help="what experiments found, as a page and in a document"))
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(given)
     run: Callable[[argparse.Namespace], int] = parsed.run
     try:
         return run(parsed)
@@ -48,42 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    _add_load(parser)
+    arguments.add_load(parser)
     parser.add_argument("--output", type=Path, default=Path("demo-report"), help="default: demo-report")
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON object")
     parser.set_defaults(run=_demo)
 
 
-def _add_load(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bandwidth", type=Path, metavar="FILE", help="log to emulate; default: synthetic 4G"
-    )
-    parser.add_argument("--seconds", type=_seconds, default=40.0, help="length of one run; default: 40")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=59,
-        help="of arrivals and network; default: 59, with dips and a short outage",
-    )
-    parser.add_argument("--models", type=Path, default=cache.models(), help=f"default: {cache.models()}")
-
-
-def _add_control(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the control plane")
-    group.add_argument("--control", default=_CONTROL, metavar="HOST:PORT", help=f"default: {_CONTROL}")
-    group.add_argument("--token-file", metavar="FILE", help="its first token goes with every call")
-    group.add_argument(
-        "--ca", default="", metavar="FILE.pem", help="TLS: who may have signed its certificate"
-    )
-    group.add_argument(
-        "--certificate", default="", metavar="FILE.pem", help="TLS: what it is shown, where it asks for one"
-    )
-    group.add_argument("--key", default="", metavar="FILE.pem", help="TLS: of --certificate")
-
-
 def _add_top(parser: argparse.ArgumentParser) -> None:
-    _add_control(parser)
-    parser.add_argument("--interval", type=_seconds, default=1.0, metavar="SECONDS")
+    arguments.add_control(parser)
+    parser.add_argument("--interval", type=arguments.seconds, default=1.0, metavar="SECONDS")
     parser.add_argument("--once", action="store_true", help="print one frame and exit")
     parser.set_defaults(run=_top)
 
@@ -91,7 +59,7 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("service", metavar="SERVICE")
     parser.add_argument("--worker", default="", metavar="ID", help="default: every worker of the service")
-    _add_control(parser)
+    arguments.add_control(parser)
     parser.add_argument("--json", action="store_true", help="print what is known as one JSON object")
     parser.set_defaults(run=_explain)
 
@@ -102,10 +70,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_traffic(parser: argparse.ArgumentParser) -> None:
-    _add_load(parser)
+    arguments.add_load(parser)
     parser.add_argument("--vision", default="127.0.0.1:8001", metavar="HOST:PORT")
     parser.add_argument("--magika", default="127.0.0.1:8011", metavar="HOST:PORT")
-    _add_control(parser)
+    arguments.add_control(parser)
     parser.add_argument("--output", type=Path, help="directory for a report; default: none")
     parser.set_defaults(run=_traffic, seconds=100.0)
 
@@ -122,21 +90,21 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", metavar="SERVICE", help="how many equal copies of it fit beside the others")
     parser.add_argument(
         "--share",
-        type=_percent,
+        type=arguments.percent,
         default=1.0,
         metavar="PERCENT",
         help="of requests that may be expected to miss, of each service, for --fit; default: 1",
     )
     parser.add_argument(
         "--rate",
-        type=_rate,
+        type=arguments.rate,
         action="append",
         default=[],
         metavar="SERVICE=R",
         help="requests/s instead of the file's; may be given for several",
     )
     parser.add_argument(
-        "--host", type=_count, metavar="MILLICORES", help="a host of another size than the file's"
+        "--host", type=arguments.count, metavar="MILLICORES", help="a host of another size than the file's"
     )
     parser.add_argument("--json", action="store_true", help="print the same as one JSON object")
     parser.set_defaults(run=_plan)
@@ -161,9 +129,11 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="name those that come with Sponge")
     parser.add_argument("--traces", type=Path, metavar="DIR", help="measured traces; default: SPONGE_TRACES")
     parser.add_argument("--output", type=Path, default=_RESULTS, help=f"default: {_RESULTS}")
-    parser.add_argument("--jobs", type=_count, metavar="N", help="processes; default: one for each CPU")
     parser.add_argument(
-        "--seconds", type=_seconds, help="of each run, for a first look; of the soak as wanted"
+        "--jobs", type=arguments.count, metavar="N", help="processes; default: one for each CPU"
+    )
+    parser.add_argument(
+        "--seconds", type=arguments.seconds, help="of each run, for a first look; of the soak as wanted"
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="of the faults; may be given for several"
@@ -217,7 +187,7 @@ def _traffic(parsed: argparse.Namespace) -> int:
         bandwidth=parsed.bandwidth,
         seconds=parsed.seconds,
         seed=parsed.seed,
-        access=_access(parsed),
+        access=arguments.access(parsed),
     )
     return show.measured(lambda progress: traffic.run(options, progress), parsed.output, as_json=False)
 
@@ -257,14 +227,14 @@ def _report(parsed: argparse.Namespace) -> int:
 def _top(parsed: argparse.Namespace) -> int:
     from sponge import top
 
-    return top.run(parsed.control, parsed.interval, parsed.once, _access(parsed))
+    return top.run(parsed.control, parsed.interval, parsed.once, arguments.access(parsed))
 
 
 def _explain(parsed: argparse.Namespace) -> int:
     from sponge import explain
 
     return explain.run(
-        parsed.control, parsed.service, parsed.worker, as_json=parsed.json, access=_access(parsed)
+        parsed.control, parsed.service, parsed.worker, as_json=parsed.json, access=arguments.access(parsed)
     )
 
 
@@ -273,51 +243,6 @@ def _models(parsed: argparse.Namespace) -> int:
 
     scenario.build_models(parsed.directory)
     return 0
-
-
-def _access(parsed: argparse.Namespace) -> "Access":
-    """By the flags about the control plane; raises FileError that names one."""
-    from core import tokens
-    from core.access import Access
-    from core.tls import ClientTls, channel_credentials
-
-    tls = ClientTls(ca=parsed.ca, certificate=parsed.certificate, key=parsed.key)
-    return Access.by(
-        channel_credentials(tls, "--") if tls != ClientTls() else None,
-        tokens.first("--token-file", Path(parsed.token_file)) if parsed.token_file is not None else "",
-    )
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 86400, got {text}")
-    return seconds
-
-
-def _percent(text: str) -> float:
-    percent = float(text)
-    if not 0 < percent < 100:
-        raise argparse.ArgumentTypeError(f"expected per cent between 0 and 100, got {text}")
-    return percent
-
-
-def _rate(text: str) -> tuple[str, float]:
-    name, _, number = text.rpartition("=")
-    try:
-        rate = float(number)
-    except ValueError:
-        rate = -1.0
-    if not name or not 0 <= rate <= 1e6:
-        raise argparse.ArgumentTypeError(f"expected SERVICE=R, R from 0 to a million, got {text}")
-    return name, rate
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text}")
-    return count
 
 
 if __name__ == "__main__":

@@ -19,12 +19,14 @@ _UNPLANNED = {
     "starting": "It starts: it keeps at least its start-up allocation until it is warm, and is planned then.",
     "unheard": "It has attached and has not reported yet: nothing is known to plan with.",
     "unplanned": "No plan has been made since it came.",
+    "homeless": "It is not known on which host it runs: no engine that answers has its container.",
 }
 _HOLDS = {
     "settling": "The plan waits: an earlier change is still under way.",
     "dead band": "The plan is not put in force: it is hardly less than what the worker has.",
     "held": "The shrink is held: a larger plan of a moment ago still counts.",
 }
+_HALF_A_MILLICORE = 0.5  # less is printed as 0
 _PARTS = ("throughput", "queue", "budget")
 
 
@@ -76,7 +78,8 @@ def _text(error: grpc.RpcError, address: str) -> str:
 
 def lines(of: pb.Explanation) -> Iterator[str]:
     """An explanation for people, line by line."""
-    name = f"{of.service}, worker {of.worker_id}"
+    where = f" on {of.standing.host}" * (of.standing.host != "")
+    name = f"{of.service}, worker {of.worker_id}{where}"
     if of.state != "planned":
         yield f"{name}: not planned"
         yield _UNPLANNED.get(of.state) or (
@@ -128,7 +131,7 @@ def _bound(seen: pb.Seen, choice: pb.Choice) -> str:
 
 def _seen(seen: pb.Seen, choice: pb.Choice) -> Iterator[str]:
     reserve = f"; with a reserve of {seen.reserve:.0%}" if seen.reserve else ""
-    full = "; the CPU is used up: a tenth more is planned for" * seen.saturated
+    full = "; the CPU is used up: more is planned for" * seen.saturated
     rows = f"{seen.rows_per_request:.1f} rows each"
     yield f"  demand     {_rate(seen)}, {rows}, dispersion {seen.dispersion:.1f}{reserve}{full}"
     yield f"  budgets    {_budgets(seen)}"
@@ -238,7 +241,19 @@ def _more(seen: pb.Seen, choice: pb.Choice) -> str:
 
 
 def _difference(of: pb.Neighbour) -> str:
-    return f"{abs(of.cost_millicores):.0f} millicores {'more' if of.cost_millicores >= 0 else 'less'}"
+    """How much more or less it costs, of what, and whether only a change of shape makes it so."""
+    cost, change = of.cost_millicores, of.parts.change
+    parts = (
+        (of.parts.cpu, "CPU"),
+        (of.parts.misses, "misses"),
+        (of.parts.batch, "batch limit"),
+        (change, "change of shape"),
+    )
+    listed = ", ".join(f"{name} {part:+.0f}" for part, name in parts if abs(part) >= _HALF_A_MILLICORE)
+    told = f"{abs(cost):.0f} millicores {'more' if cost >= 0 else 'less'} ({listed})"
+    if change >= _HALF_A_MILLICORE and cost - change < 0 <= cost:
+        return f"{told}: it is not worth the change of shape, which counts for {change:.0f}"
+    return told
 
 
 def _in_force(choice: pb.Choice, standing: pb.Standing) -> str:

@@ -14,12 +14,12 @@ from msgspec import Meta
 
 from controlplane import config
 from controlplane.config import NonNegative
+from controlplane.curve import Curve
 from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, DemandEstimate, settled
-from controlplane.latency import UPPER_SPREAD, Curve, LatencyModel
+from controlplane.latency import UPPER_SPREAD, LatencyModel
 from controlplane.operation import Limits, ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
 from controlplane.profilefile import ProfileError, read_times
-from controlplane.status import MEMORY_HEAD_ROOM
 from controlplane.whatif import Host
 from core.config import ConfigError, Section, convert, load
 
@@ -52,7 +52,7 @@ class Coefficients(Section, frozen=True, kw_only=True):
 
 
 class ServiceDescription(Section, frozen=True, kw_only=True):
-    """`[services.NAME]`: one worker. Weight, reserve, floor and ceiling are as in control.toml, maxima as in worker.toml."""
+    """`[services.NAME]`: one worker; what is a policy there is as in control.toml, maxima as in worker.toml."""
 
     profile: str | None = None  # file of `sponge profile`, beside this one
     latency: Coefficients | None = None  # instead of a profile
@@ -67,6 +67,7 @@ class ServiceDescription(Section, frozen=True, kw_only=True):
     reserve: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_millicores: Annotated[int, Meta(ge=100)] = _LIMITS.min_millicores
     max_millicores: Millicores = _LIMITS.max_millicores
+    whole_cores: bool = False
     max_instances: Slots = _LIMITS.max_instances
     max_threads: Slots = _LIMITS.max_threads
     max_batch: Slots = _LIMITS.max_batch
@@ -129,6 +130,7 @@ def _state(
         raise ConfigError(f"{place}: memory_mib: expected host.memory_mib beside it")
     memory_mib = one.memory_mib or 0
     per_row_mib = one.memory_mib_per_row if host.memory_mib else 0.0
+    needed = 1 + settings.memory_head_room
     return ServiceState(
         name=name,
         latency=_latency(place, path.parent, one, settings.latency_quantile),
@@ -139,13 +141,14 @@ def _state(
             max_instances=one.max_instances,
             max_threads=one.max_threads,
             max_batch=one.max_batch,
+            whole_cores=one.whole_cores,
         ),
         weight=one.weight,
         reserve=one.reserve,
         request_overhead_s=settings.request_overhead_ms / 1000,
         period_s=host.period_us / 1e6,
-        memory_base_bytes=int((memory_mib << 20) * MEMORY_HEAD_ROOM),
-        memory_per_row_bytes=int(per_row_mib * (1 << 20)),
+        memory_base_bytes=int((memory_mib << 20) * needed),
+        memory_per_row_bytes=int(per_row_mib * (1 << 20) * needed),
     )
 
 

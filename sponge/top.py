@@ -98,6 +98,7 @@ def render(view: View, width: int) -> RenderableType:
         parts.append("")
     if view.fleet is not None:
         parts.append(_header(view.fleet))
+        parts += [_host(host) for host in view.fleet.hosts if host.name or host.unreachable]
         parts.append("")
         parts += _body(view.fleet, width)
     return Group(*parts)
@@ -124,10 +125,26 @@ def _header(fleet: pb.Fleet) -> Text:
     return text
 
 
+def _host(host: pb.Host) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
+    if host.name:
+        text.append(
+            f"  {host.name}  planned {_cores(host.planned_millicores)} of {_cores(host.millicores)} cores"
+        )
+    if host.full:
+        text.append("  full", "yellow")
+    if host.unreachable:
+        text.append(f"  does not answer: {host.unreachable}", "red")
+    return text
+
+
 def _body(fleet: pb.Fleet, width: int) -> list[RenderableType]:
     if not fleet.workers:
         return [Text("No worker is attached.", "yellow")]
-    columns = [column for column in _COLUMNS if width >= column.from_width]
+    several = len(fleet.hosts) > 1
+    columns = [
+        column for column in _COLUMNS if width >= column.from_width and (several or column is not _HOST)
+    ]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(
@@ -187,8 +204,10 @@ def _decision(worker: pb.WorkerStatus) -> str:
 
 
 _DECISION = _Column("last decision", lambda worker: escape(_decision(worker)), from_width=150, right=False)
+_HOST = _Column("host", lambda worker: escape(worker.host or "?"), right=False)
 _COLUMNS = (
     _Column("  service", _service, right=False),
+    _HOST,
     _Column("worker", lambda worker: escape(worker.worker_id[-8:]), from_width=100, right=False),
     _Column("state", lambda worker: worker.state, from_width=90, right=False),
     _Column("rate/s", lambda worker: f"{worker.arrival_rate:.1f}"),

@@ -1,4 +1,5 @@
-"""A Kubernetes API server in memory, for tests: pods, their resize, and a node whose kubelet acts when it is told to.
+"""A Kubernetes API server in memory, for tests: pods, their resize, a kubelet that acts when it is told to, Leases,
+and scales.
 
 What it answers is what a real one of version 1.35 does, as far as an actuator can tell: Status objects, versions of
 objects, generations, conditions. It is not a real one.
@@ -17,9 +18,16 @@ from typing import Any
 
 NAMESPACE = "serving"
 TOKEN = "let-me-in"
-_POD = re.compile(r"/api/v1/namespaces/(?P<namespace>[^/]+)/pods/(?P<name>[^/]+)(?:/(?P<subresource>\w+))?")
+_OBJECT = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/v1/namespaces/(?P<namespace>[^/]+)/(?P<kind>[a-z]+)/(?P<name>[^/]+)"
+    r"(?:/(?P<subresource>\w+))?"
+)
+# As kubectl writes them.
+_POD, _RESIZE, _LEASE = "pods", "pods/resize", "leases.coordination.k8s.io"
+_SCALES = {f"{kind}.apps/scale": kind for kind in ("deployments", "statefulsets")}
 _VERBS = {"GET": "get", "PATCH": "patch", "PUT": "update", "DELETE": "delete", "POST": "create"}
 _STRATEGIC = "application/strategic-merge-patch+json"
+_RFC3339_MICRO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _SUFFIXES = {"": 0, "k": 3, "M": 6, "G": 9}  # of powers of ten, as canonical quantities have them
 
 Json = dict[str, Any]
@@ -133,18 +141,21 @@ def resized(pod: Json, patch: Json) -> Json:
 
 
 class KubeApi:
-    """Serves until `stop`; `allowed` are the (verb, resource) that its one client's Role grants.
+    """Serves until `stop`; `allowed` are the (verb, resource, name) that its one client's Role grants, "" for any name.
 
-    `seen` is what of that was used, `patches` all that were accepted. While `prompt` the kubelet acts right after each
-    patch, else when `kubelet` is called. `actuating` None has it act at once, a text leaves PodResizeInProgress with
-    that reason. `before_patch` holds what somebody else does to a pod just before the next patches. `answer` replaces
-    every answer, and while `open` is not set none is given.
+    `seen` is what of that was used, `refused` what else was tried, `patches` all of pods that were accepted. While
+    `prompt` the kubelet acts right after each patch, else when `kubelet` is called. `actuating` None has it act at
+    once, a text leaves PodResizeInProgress with that reason. `before_patch` holds what somebody else does to an object
+    just before the next patches. `answer` replaces every answer, and while `open` is not set none is given.
     """
 
-    def __init__(self, allowed: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, allowed: Iterable[tuple[str, str, str]]) -> None:
         self.allowed = set(allowed)
-        self.seen: set[tuple[str, str]] = set()
+        self.seen: set[tuple[str, str, str]] = set()
+        self.refused: list[tuple[str, str, str]] = []
         self.pods: dict[str, Json] = {}
+        self.leases: dict[str, Json] = {}
+        self.scales: dict[tuple[str, str], Json] = {}  # by kind and name
         self.patches: list[Json] = []
         self.node = "node-1"
         self.capacity_millicores = 8000
@@ -218,6 +229,35 @@ class KubeApi:
         }
         self._put_in_force(pod)
         return pod
+
+    def add_lease(self, name: str) -> Json:
+        """A Lease as it is applied: nobody's."""
+        lease = self.leases[name] = {
+            "kind": "Lease",
+            "apiVersion": "coordination.k8s.io/v1",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {},
+        }
+        self._changed(lease)
+        return lease
+
+    def add_scale(self, kind: str, name: str, replicas: int) -> Json:
+        """The scale of what is of a kind, "deployments" or "statefulsets"."""
+        scale = self.scales[kind, name] = {
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"replicas": replicas},
+            "status": {"replicas": replicas, "selector": f"app={name}"},
+        }
+        self._changed(scale)
+        return scale
+
+    def scale(self, kind: str, name: str, replicas: int) -> None:
+        """What somebody else does."""
+        scale = self.scales[kind, name]
+        scale["spec"]["replicas"] = replicas
+        self._changed(scale)
 
     def limits(self, name: str) -> tuple[Json, Json]:
         """What the container `worker` is asked to have, and what it has."""
@@ -306,48 +346,77 @@ class KubeApi:
     def _call(self, method: str, path: str, headers: Any, body: bytes) -> Json:
         if headers.get("Authorization") != f"Bearer {TOKEN}":
             raise Refused(401, "Unauthorized", "Unauthorized")
-        match = _POD.fullmatch(path)
+        match = _OBJECT.fullmatch(path)
         unknown = Refused(404, "NotFound", "the server could not find the requested resource")
-        if match is None or match["subresource"] not in (None, "resize"):
+        if match is None:
             raise unknown
-        verb, name = _VERBS[method], match["name"]
-        resource = "pods" if match["subresource"] is None else "pods/resize"
-        if (verb, resource) not in self.allowed or match["namespace"] != NAMESPACE:
+        kind, group, name = match["kind"], match["group"] or "", match["name"]
+        resource = f"{kind}.{group}" if group else kind
+        plain = kind  # as the authorizer names it
+        if match["subresource"]:
+            resource, plain = f"{resource}/{match['subresource']}", f"{kind}/{match['subresource']}"
+        if resource not in (_POD, _RESIZE, _LEASE, *_SCALES):
+            raise unknown
+        verb = _VERBS[method]
+        granted = {(verb, resource, name), (verb, resource, "")} & self.allowed
+        if not granted or match["namespace"] != NAMESPACE:
+            self.refused.append((verb, resource, name))
             raise Refused(
                 403,
                 "Forbidden",
-                f'pods "{name}" is forbidden: User "system:serviceaccount:{NAMESPACE}:sponge-control" cannot {verb} '
-                f'resource "{resource}" in API group "" in the namespace "{match["namespace"]}"',
-                {"name": name, "kind": "pods"},
+                f'{kind} "{name}" is forbidden: User "system:serviceaccount:{NAMESPACE}:sponge-control" cannot {verb} '
+                f'resource "{plain}" in API group "{group}" in the namespace "{match["namespace"]}"',
+                {"name": name, "kind": kind},
             )
-        if resource == "pods/resize" and not self.has_resize:
+        if resource == _RESIZE and not self.has_resize:
             raise unknown
-        self.seen.add((verb, resource))
-        pod = self.pods.get(name)
-        if pod is None:
-            raise Refused(404, "NotFound", f'pods "{name}" not found', {"name": name, "kind": "pods"})
-        if (verb, resource) == ("get", "pods"):
-            return pod
-        if (verb, resource) != ("patch", "pods/resize"):
+        self.seen |= granted
+        found = self._object(resource, name)
+        if found is None:
+            raise Refused(404, "NotFound", f'{kind} "{name}" not found', {"name": name, "kind": kind})
+        if verb == "get" and resource != _RESIZE:
+            return found
+        if verb != "patch" or resource == _POD:
             raise Refused(405, "MethodNotAllowed", "the server does not allow this method")
         if headers.get("Content-Type") != _STRATEGIC:
             raise Refused(415, "UnsupportedMediaType", f"the body of the request was not {_STRATEGIC}")
-        return self._resize(pod, json.loads(body))
+        patch = json.loads(body)
+        self._check_version(kind, found, patch)
+        return self._resize(found, patch) if resource == _RESIZE else self._patched(kind, found, patch)
 
-    def _resize(self, pod: Json, patch: Json) -> Json:
-        name = pod["metadata"]["name"]
+    def _object(self, resource: str, name: str) -> Json | None:
+        if resource in _SCALES:
+            return self.scales.get((_SCALES[resource], name))
+        return (self.leases if resource == _LEASE else self.pods).get(name)
+
+    def _check_version(self, kind: str, found: Json, patch: Json) -> None:
+        name = found["metadata"]["name"]
         if self.before_patch:
-            self.before_patch.pop(0)(pod)
-            self._changed(pod)
-        expected = patch.get("metadata", {}).get("resourceVersion", pod["metadata"]["resourceVersion"])
-        if expected != pod["metadata"]["resourceVersion"]:
+            self.before_patch.pop(0)(found)
+            self._changed(found)
+        expected = patch.get("metadata", {}).get("resourceVersion", found["metadata"]["resourceVersion"])
+        if expected != found["metadata"]["resourceVersion"]:
             raise Refused(
                 409,
                 "Conflict",
-                f'Operation cannot be fulfilled on pods "{name}": the object has been modified; '
+                f'Operation cannot be fulfilled on {kind} "{name}": the object has been modified; '
                 "please apply your changes to the latest version and try again",
-                {"name": name, "kind": "pods"},
+                {"name": name, "kind": kind},
             )
+
+    def _patched(self, kind: str, found: Json, patch: Json) -> Json:
+        """A Lease or a scale after a patch, in its place."""
+        spec = merged(found["spec"], patch["spec"])
+        if spec.get("leaseDurationSeconds", 1) < 1 or spec.get("replicas", 0) < 0:
+            raise Refused(422, "Invalid", "must be greater than 0")
+        if not _RFC3339_MICRO.fullmatch(spec.get("renewTime", "2026-01-01T00:00:00.000000Z")):
+            raise Refused(400, "BadRequest", f'parsing time "{spec["renewTime"]}" as RFC3339Micro')
+        found["spec"] = spec
+        self._changed(found)
+        return found
+
+    def _resize(self, pod: Json, patch: Json) -> Json:
+        name = pod["metadata"]["name"]
         after = resized(pod, patch)
         if after["spec"] != pod["spec"]:
             after["metadata"]["generation"] += 1

@@ -29,7 +29,9 @@ def test_the_control_plane_asks_the_proxy_and_both_mean_the_same_containers() ->
     directory = str(Path(CONFIG.listen).parent)
     mounts = {name for name, service in SERVICES.items() if f"engine:{directory}" in str(service)}
     assert mounts == {"engine", "control"}
-    actuator = controlplane.config.read(ROOT / "deploy/control.toml", environ={}).actuator
+    control = controlplane.config.read(ROOT / "deploy/control.toml", environ={})
+    actuator = control.actuator
+    assert any(policy.whole_cores for policy in control.services.values()) == CONFIG.whole_cores
     assert (actuator.docker_label, actuator.resize_memory) == (CONFIG.label, CONFIG.resize_memory)
     assert actuator.docker_timeout_s > CONFIG.engine_timeout_s
 

@@ -155,6 +155,115 @@ def test_what_the_kubernetes_actuator_cannot_use_is_refused(
         controlplane.config.read(path, environ={})
 
 
+@pytest.mark.parametrize(
+    ("toml", "expectation"),
+    [
+        ('kind = "local"\ncgroup_write = true', r'actuator\.cgroup_write: expected false with .* "local"'),
+        (
+            'kind = "threads"\n[services.a]\n[services.b]\nwhole_cores = true',
+            r'services\.b\.whole_cores: expected false with actuator\.kind = "threads"',
+        ),
+        (
+            'whole_cores_cpus = "2-"',
+            r"actuator\.whole_cores_cpus: expected CPU numbers as in 0-2,5, got '2-'",
+        ),
+    ],
+)
+def test_what_only_the_docker_actuator_can_is_refused_elsewhere(
+    tmp_path: Path, toml: str, expectation: str
+) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f"[actuator]\n{toml}\n")
+    with pytest.raises(ConfigError, match=rf"control\.toml: {expectation}"):
+        controlplane.config.read(path, environ={})
+
+
+ENGINE = 'host = "tcp://far:2376"\nmillicores = 4000\n'
+
+
+@pytest.mark.parametrize(
+    ("toml", "expectation"),
+    [
+        ("[actuator.engines.a]\nmillicores = 4000", r"actuator\.engines.*missing required field `host`"),
+        ('[actuator.engines.a]\nhost = "tcp://far:2376"', "missing required field `millicores`"),
+        ('[actuator.engines.a]\nhost = "far:2376"\nmillicores = 4000', "Expected `str` matching"),
+        ('[actuator.engines.a]\nhost = "ssh://far"\nmillicores = 4000', "Expected `str` matching"),
+        (f"[actuator.engines.a_b]\n{ENGINE}", "Expected `str` matching"),
+        (f'[actuator]\nkind = "local"\n[actuator.engines.a]\n{ENGINE}', r"engines: expected none unless"),
+        (f"[host]\nmillicores = 1\n[actuator.engines.a]\n{ENGINE}", "host: expected nothing beside"),
+        (
+            '[actuator.engines.a]\nhost = "unix:///d.sock"\nmillicores = 1\ntls = { ca = "x" }',
+            r"actuator\.engines\.a\.tls: expected none of a local socket",
+        ),
+        (
+            f"[actuator]\nresize_memory = true\n[actuator.engines.a]\n{ENGINE}",
+            r"actuator\.engines\.a\.memory_mib: expected at least 1",
+        ),
+    ],
+)
+def test_engines_that_cannot_be_used_are_refused(tmp_path: Path, toml: str, expectation: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigError, match=expectation):
+        controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"})
+
+
+def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_path: Path) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f'[actuator.engines.far]\n{ENGINE}tls = {{ ca = "ca.pem" }}')
+    engine = controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"}).actuator.engines[
+        "far"
+    ]
+    assert engine.tls is not None
+    assert (engine.tls.ca, engine.tls.certificate) == (str(tmp_path / "ca.pem"), "")
+    with pytest.raises(
+        ConfigError, match=r"actuator\.compose_project: expected one beside actuator\.engines"
+    ):
+        controlplane.config.read(path, environ={})
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
+        ('[leader]\nlease = "Control"', r"leader\.lease: Expected `str` matching"),
+        ('[leader]\nlease = "a"\nlease_s = 1', r"leader\.lease_s: Expected `int` >= 2"),
+        ('[leader]\nlease = "a"\nlock = "b"', r"leader\.lease: expected none beside leader\.lock"),
+        (
+            "[services.s]\nmax_replicas = 2",
+            r"services\.s\.scale: expected deployment/NAME or statefulset/NAME",
+        ),
+        ('[services.s]\nscale = "pod/s"', r"services\[\.\.\.\]\.scale: Expected `str` matching"),
+        ("[services.s]\nmax_replicas = -1", r"services\[\.\.\.\]\.max_replicas: Expected `int` >= 0"),
+        (
+            '[services.s]\nscale = "deployment/s"\nmin_replicas = 3\nmax_replicas = 2',
+            r"services\.s\.min_replicas: expected at most max_replicas = 2",
+        ),
+        ("[replicas]\nmiss_share = 0.0", r"replicas\.miss_share: Expected `float` > 0"),
+        ("[replicas]\nshrink_margin = 0.5", r"replicas\.shrink_margin: Expected `float` >= 1"),
+    ],
+)
+def test_leases_and_replicas_that_cannot_be_are_refused(tmp_path: Path, toml: str, complaint: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f'[actuator]\nkind = "kubernetes"\n{toml}\n')
+    with pytest.raises(ConfigError, match=complaint):
+        controlplane.config.read(path, environ={})
+
+
+@pytest.mark.parametrize(
+    ("toml", "key"),
+    [
+        ('[leader]\nlease = "a"', "leader.lease"),
+        ("[services.s]\nmax_replicas = 2", "services.s.max_replicas"),
+    ],
+)
+def test_what_only_kubernetes_has_needs_its_actuator(tmp_path: Path, toml: str, key: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(toml)
+    with pytest.raises(ConfigError) as error:
+        controlplane.config.read(path, environ={})
+    assert str(error.value) == f'{path}: {key}: expected actuator.kind = "kubernetes" beside it'
+
+
 def test_a_kubeconfig_is_found_beside_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "control.toml"
     path.write_text('[actuator.kubernetes]\nnamespace = "serving"\nkubeconfig = "config"\n')

@@ -12,6 +12,7 @@ from controlplane.actuators.fake import FakeActuator
 from controlplane.config import Config, ServicePolicy
 from controlplane.resize import Quota
 from controlplane.server import AdminServer
+from controlplane.state import Host
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 from sponge import explain
@@ -84,6 +85,26 @@ async def test_numbers_and_words_of_a_busy_worker(plane, capsys):
         assert f"Why not less: {smaller.allocation.cpu_millicores / 1000:.2f} cores would miss" in printed
         assert f"at a load of {smaller.utilisation:.0%}" in printed
         assert f"Why not more: {larger.allocation.cpu_millicores / 1000:.2f} cores would save" in printed
+
+
+async def test_the_host_is_named_where_there_are_several(capsys):
+    actuator = FakeActuator({"w": Quota(1100), "v": Quota(1100)})
+    actuator.hosts = {"w": "near", "v": "elsewhere"}
+    plane = Plane(actuator, hosts=[Host(2000, 0, "near"), Host(8000, 0, "far")])
+    worker = await FakeWorker.attach(plane)
+    actuator.unreachable = "engine unreachable"
+    lost = await FakeWorker.attach(plane, worker_id="v")
+    async with answering(plane) as address:
+        for each in (worker, lost):
+            await each.second(2)
+            plane.now -= 1.0
+        capsys.readouterr()
+        assert await asked(address, "vision") == 0
+    printed = capsys.readouterr().out
+    assert "vision, worker w on near: " in printed
+    assert "vision, worker v: not planned" in printed
+    assert "It is not known on which host it runs" in printed
+    assert "host       2.00 cores" in printed
 
 
 async def test_json_is_all_that_the_control_plane_says(plane, capsys):
@@ -300,6 +321,32 @@ def test_every_part_of_what_less_would_miss_has_its_words(part, words):
     [line] = [line for line in explain.lines(found) if line.startswith("Why not less")]
     assert "would miss 2.00 a second more" in line
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("change", "cost", "words"),
+    [
+        (0, 131, "in all it costs 131 millicores more (CPU -200, misses +330, batch limit +1)."),
+        (
+            20,
+            12,
+            "in all it costs 12 millicores more (CPU -100, misses +92, change of shape +20): "
+            "it is not worth the change of shape, which counts for 20.",
+        ),
+        (20, 72, "in all it costs 72 millicores more (CPU -600, misses +652, change of shape +20)."),
+    ],
+)
+def test_costs_are_told_by_their_parts_and_a_change_where_it_decides(change, cost, words):
+    cpu, batch = {131: (-200, 1), 12: (-100, 0), 72: (-600, 0)}[cost]
+    parts = pb.CostParts(cpu=cpu, batch=batch, change=change, misses=cost - cpu - batch - change)
+    smaller = pb.Neighbour(misses=pb.Misses(budget=0.07), cost_millicores=cost, parts=parts)
+    choice = pb.Choice(smaller=smaller, misses=pb.Misses())
+    [line] = [
+        line
+        for line in explain.lines(pb.Explanation(state="planned", choice=choice))
+        if line.startswith("Why not less")
+    ]
+    assert line.endswith(words)
 
 
 def test_service_times_say_what_they_rest_on():

@@ -15,7 +15,7 @@ from controlplane.metrics import Metrics
 from controlplane.profiled import executions
 from controlplane.profilefile import read_times
 from controlplane.resize import Quota
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from controlplane.store import Store
 from controlplane.whatif import foresee
 from protos import control_pb2 as pb
@@ -116,6 +116,12 @@ def test_memory_is_shown_where_it_is_planned(file, capsys):
     assert told["host"]["left_memory_mib"] == 4096 - given
     assert main(["plan", str(file)]) == 0
     assert f"memory: {given} of 4096 MiB given" in capsys.readouterr().out
+
+
+def test_whole_cores_are_planned_in_thousands(file, capsys):
+    file.write_text(FLEET.replace("slo_ms", "whole_cores = true\nslo_ms"))
+    told = answer(capsys, file)
+    assert all(one["cpu_millicores"] % 1000 == 0 for one in told["services"])
 
 
 def test_a_number_is_all_budgets_and_none_is_the_slo(file):
@@ -280,7 +286,7 @@ async def test_the_answer_is_what_the_control_loop_plans(tmp_path):
     config = Config(
         services={name: ServicePolicy(max_millicores=ceiling) for name, (_, ceiling) in services.items()}
     )
-    fleet = Fleet(6700, 1 << 33, config.planner.request_overhead_ms / 1000)
+    fleet = Fleet([Host(6700, 1 << 33)], config.planner.request_overhead_ms / 1000)
     fleet.policies.update(config.services)
     fleet.paused = True  # plan, and leave it at that
     actuator = FakeActuator({name: Quota(1100) for name in services})

@@ -141,6 +141,26 @@ def test_a_leader_that_is_told_to_stop_hands_over(tmp_path: Path, model: Path) -
         assert load.failures == {}
 
 
+def test_what_people_set_is_what_the_successor_goes_by(tmp_path: Path) -> None:
+    with two_planes(tmp_path) as (first, second):
+        with grpc.insecure_channel(first.address) as channel:
+            admin = control_pb2_grpc.AdminStub(channel)
+            asked = control_pb2.SetServicePolicyRequest(service="slow", weight=7.0)
+            admin.SetServicePolicy(asked, timeout=PATIENCE_S)
+            admin.Pause(control_pb2.PauseRequest(), timeout=PATIENCE_S)
+        first.process.popen.kill()
+        wait_serving(second.address)
+        assert second.process.wait_for("policies remembered")["paused"] is True
+        with grpc.insecure_channel(second.address) as channel:
+            admin = control_pb2_grpc.AdminStub(channel)
+            # What is asked for changes nothing: the answer is what counts.
+            unchanged = control_pb2.SetServicePolicyRequest(service="slow")
+            policy = admin.SetServicePolicy(unchanged, timeout=PATIENCE_S)
+            assert (policy.weight, policy.min_millicores) == (7.0, MILLICORES)
+            back = control_pb2.SetServicePolicyRequest(service="slow", reset=True)
+            assert admin.SetServicePolicy(back, timeout=PATIENCE_S).weight == 1.0
+
+
 def test_a_leader_that_is_stopped_leads_on(tmp_path: Path, model: Path) -> None:
     with (
         two_planes(tmp_path) as (first, second),

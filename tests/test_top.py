@@ -116,6 +116,28 @@ def test_paused_and_empty_fleets_say_so() -> None:
     assert "No worker is attached." in lines(top.View("here:1", pb.Fleet()), 80)
 
 
+def test_several_hosts_have_a_line_each_and_a_column() -> None:
+    fleet = a_fleet()
+    fleet.workers[1].host = "near"
+    fleet.hosts.add(name="near", millicores=3000, planned_millicores=2100, full=True)
+    fleet.hosts.add(name="far", millicores=1000, planned_millicores=500, unreachable="refused")
+    printed = lines(top.View("here:1", fleet), 80)
+    assert printed[1] == "  near  planned 2.10 of 3.00 cores  full"
+    assert printed[2] == "  far  planned 0.50 of 1.00 cores  does not answer: refused"
+    assert row(printed, "vision")[2] == "near"
+    assert row(printed, "files")[2] == "?"
+
+
+def test_a_single_host_is_told_of_only_while_it_does_not_answer() -> None:
+    fleet = a_fleet()
+    fleet.hosts.add(millicores=4000, planned_millicores=2600, full=True)
+    assert lines(top.View("here:1", fleet), 80) == lines(top.View("here:1", a_fleet()), 80)
+    fleet.hosts[0].unreachable = "refused"
+    printed = lines(top.View("here:1", fleet), 80)
+    assert "does not answer: refused" in printed[1]
+    assert "host" not in printed[3]
+
+
 def test_a_silent_control_plane_leaves_the_last_fleet_on_the_screen() -> None:
     printed = lines(top.View("here:1", a_fleet(), error="UNAVAILABLE: refused", silent_s=12), 80)
     assert printed[0] == "The control plane at here:1 has not answered for 12 s."

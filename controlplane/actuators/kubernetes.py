@@ -6,41 +6,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-from urllib3.exceptions import HTTPError
 
 from controlplane import config as settings
 from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef
+from controlplane.actuators.apiserver import (
+    CONFLICT,
+    FAILURES,
+    NOT_FOUND,
+    SERVICE_ACCOUNT,
+    UNPROCESSABLE,
+    ApiServer,
+    explained,
+    status_of,
+    timeouts,
+)
 from controlplane.actuators.pod import Limits, Pod, pod_of
 from controlplane.resize import smallest
-from core.config import ConfigError
 
 T = TypeVar("T")
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _MIB = 1 << 20
 _TRIES = 5  # of one write, each with fresh state: status changes a pod's version several times in a resize
-_CONFLICT, _UNPROCESSABLE, _NOT_FOUND, _FORBIDDEN = 409, 422, 404, 403
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-# What the API server's authorizer says: … cannot patch resource "pods/resize" in API group …
-_MISSING = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[\w/]+)"')
-
-
-class _Details(msgspec.Struct, frozen=True):
-    name: str = ""
-
-
-class _Status(msgspec.Struct, frozen=True):
-    """What an API server answers instead of what was asked for."""
-
-    message: str = ""
-    details: _Details | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +66,10 @@ class KubernetesActuator:
         self._config = config.kubernetes
         self._resize_memory = config.resize_memory
         self._labels = dict(pair.split("=", 1) for pair in self._config.label_selector.split(","))
-        self._namespace = self._config.namespace or _own_namespace(service_account)
-        self._client = client.ApiClient(_connection(self._config))
-        self._api = client.CoreV1Api(self._client)
-        # To connect and to read, in this form: older clients ignore a single one that is not a whole number.
-        self._timeouts_s = (self._config.timeout_s, self._config.timeout_s)
+        self._server = ApiServer(self._config, service_account)
+        self._namespace = self._server.namespace
+        self._api = client.CoreV1Api(self._server.client)
+        self._timeouts_s = timeouts(self._config.timeout_s)
         self._clock = clock
         self._refused: dict[str, _Refusal] = {}  # by pod
         self._asked_at: dict[str, float] = {}  # by pod: when what is not yet in force was asked for
@@ -89,12 +80,14 @@ class KubernetesActuator:
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
         await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
 
-    async def close(self) -> None:
-        await asyncio.to_thread(self._disconnect)
+    async def host(self, worker: WorkerRef) -> str:
+        return ""
 
-    def _disconnect(self) -> None:
-        self._client.close()
-        self._client.rest_client.pool_manager.clear()  # which close leaves open
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        pass
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._server.close)
 
     def _read(self, worker: WorkerRef) -> Quota:
         pod = self._pod(worker)
@@ -116,10 +109,10 @@ class KubernetesActuator:
             try:
                 self._resize(pod, wanted)
             except ApiException as error:
-                if error.status == _CONFLICT:
+                if error.status == CONFLICT:
                     continue
-                if error.status == _UNPROCESSABLE:
-                    self._refused[pod.name] = _Refusal(pod.node, wanted, _status(error).message)
+                if error.status == UNPROCESSABLE:
+                    self._refused[pod.name] = _Refusal(pod.node, wanted, status_of(error).message)
                 raise
             self._asked_at[pod.name] = self._clock()
             raise Pending(f"pod {pod.name}: {wanted} asked for")
@@ -223,64 +216,15 @@ class KubernetesActuator:
         """Run calls of the API server, and make every failure one line of its own text."""
         try:
             return call(worker)
-        except ApiException as error:
-            raise self._explained(error, worker.container_id) from error
-        except (HTTPError, OSError) as error:  # urllib3's, and what lies below
-            raise ActuationError(f"Kubernetes API server unreachable: {error}") from error
-        except ValueError as error:  # what is no pod, as a proxy may answer; its text is of many lines
-            raise ActuationError("the API server answered with something else than a pod") from error
+        except FAILURES as error:
+            raise ActuationError(self._explained(error, worker.container_id)) from error
 
-    def _explained(self, error: ApiException, pod: str) -> ActuationError:
-        status = _status(error)
-        if error.status == _NOT_FOUND and status.details is not None and status.details.name == pod:
+    def _explained(self, error: Exception, pod: str) -> str:
+        if isinstance(error, ApiException) and error.status == NOT_FOUND:
+            status = status_of(error)
+            if not status.is_about(pod):
+                return f"the API server knows no pods/resize, expected Kubernetes 1.35 or newer: {status.message}"
             self._refused.pop(pod, None)
             self._asked_at.pop(pod, None)
-            return ActuationError(f"pod {pod} is gone: {status.message}")
-        if error.status == _NOT_FOUND:
-            return ActuationError(
-                f"the API server knows no pods/resize, expected Kubernetes 1.35 or newer: {status.message}"
-            )
-        if error.status == _FORBIDDEN and (missing := _MISSING.search(status.message)):
-            return ActuationError(
-                f"the control plane's Role lacks the verb {missing['verb']} on {missing['resource']}: {status.message}"
-            )
-        if not error.status:  # no answer at all, as of a TLS handshake that failed
-            return ActuationError(f"Kubernetes API server unreachable: {status.message}")
-        return ActuationError(f"Kubernetes refused: {status.message}")
-
-
-def _status(error: ApiException) -> _Status:
-    """What the API server says of a failed call; what lies before it does not always speak its language."""
-    try:
-        status = msgspec.json.decode(error.body or b"", type=_Status)
-    except msgspec.DecodeError:
-        status = _Status()
-    return status if status.message else _Status(f"{error.status} {error.reason}", status.details)
-
-
-def _own_namespace(service_account: Path) -> str:
-    """The namespace of the pod that this process runs in. Raises ConfigError if it runs in none."""
-    try:
-        return (service_account / "namespace").read_text().strip()
-    except OSError as error:
-        raise ConfigError(
-            "actuator.kubernetes.namespace: expected the workers' namespace, as the control plane does not run in a "
-            "pod with a service account"
-        ) from error
-
-
-def _connection(config: settings.Kubernetes) -> Any:
-    """How to reach the API server. Raises ConfigError."""
-    connection = client.Configuration()
-    try:
-        if config.kubeconfig:
-            load_kube_config(config.kubeconfig, client_configuration=connection)
-        else:
-            load_incluster_config(client_configuration=connection)
-    except (ConfigException, OSError) as error:
-        expected = (
-            "a kubeconfig file" if config.kubeconfig else "one, outside of a pod with a service account"
-        )
-        raise ConfigError(f"actuator.kubernetes.kubeconfig: expected {expected}: {error}") from error
-    connection.retries = False  # the resize rule repeats what failed, and knows how often
-    return connection
+            return f"pod {pod} is gone: {status.message}"
+        return explained(error, "a pod")

@@ -1,9 +1,12 @@
 """Control groups on this machine, of worker processes that registered one."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.actuators import ActuationError, Quota, WorkerRef
+from controlplane.actuators.limits import floored
 from core.cgroup import Cgroup, CgroupError
 
 
@@ -31,6 +34,12 @@ class LocalActuator:
         # In a thread: lowering a memory limit makes the kernel reclaim pages first.
         await asyncio.to_thread(self._write, worker, quota)
 
+    async def host(self, worker: WorkerRef) -> str:
+        return ""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
@@ -45,10 +54,11 @@ class LocalActuator:
     def _write(self, worker: WorkerRef, quota: Quota) -> None:
         group = self._group(worker)
         try:
-            if self._resize_memory:
-                group.set_memory_limit(quota.memory_bytes or None)
+            # By itself and first: CPU waits for no memory, and is not refused with it.
             group.set_quota(quota.cpu_millicores, self._period_us)
             group.set_weight(1000 if quota.cpu_millicores is None else quota.cpu_millicores)
+            if self._resize_memory:
+                _set_memory(group, quota.memory_bytes or None)
         except CgroupError as error:
             raise ActuationError(str(error)) from error
 
@@ -68,3 +78,16 @@ class LocalActuator:
             return Cgroup.at(path, self._proc_root)
         except CgroupError as error:
             raise ActuationError(f"worker {worker.worker_id}: {error}") from error
+
+
+def _set_memory(group: Cgroup, limit_bytes: int | None) -> None:
+    """Change a memory limit, down to no less than what is in use allows. Raises CgroupError for one that is raised."""
+    held = group.memory_limit_bytes()
+    lowered = limit_bytes is not None and (held is None or limit_bytes < held)
+    if not lowered or limit_bytes is None:
+        group.set_memory_limit(limit_bytes)
+        return
+    limit_bytes = floored(limit_bytes, group.working_set_bytes())
+    if held is None or limit_bytes < held:
+        with contextlib.suppress(CgroupError):  # version 1: what is in use cannot be taken away
+            group.set_memory_limit(limit_bytes)

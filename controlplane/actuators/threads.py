@@ -1,5 +1,7 @@
 """For where nothing may be resized: workers change instances and threads, and pace themselves."""
 
+from collections.abc import Callable
+
 from controlplane.actuators import Quota, WorkerRef
 
 
@@ -13,6 +15,12 @@ class ThreadsActuator:
         return None
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
+        pass
+
+    async def host(self, worker: WorkerRef) -> str:
+        return ""
+
+    async def watch(self, changed: Callable[[str], None]) -> None:
         pass
 
     async def close(self) -> None:

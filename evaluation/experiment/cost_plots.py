@@ -30,7 +30,7 @@ _DPI = 120
 def effects(path: Path, measured: Sequence[Effect]) -> None:
     """Cumulative share of resizes against milliseconds; a colour for each actuator, a dash for each step."""
     dashes = {Step.DISTRESS: "-", Step.DECISION: "--", Step.OWNER: ":"}
-    kinds = list(dict.fromkeys(effect.kind for effect in measured))
+    ways = list(dict.fromkeys(effect.way for effect in measured))
     with mpl.rc_context(STYLE):
         canvas = Figure(figsize=(6.4, 3.6), layout="constrained")
         panel = canvas.subplots()
@@ -41,9 +41,9 @@ def effects(path: Path, measured: Sequence[Effect]) -> None:
                 milliseconds,
                 share,
                 where="post",
-                color=COLOURS[kinds.index(effect.kind)],
+                color=COLOURS[ways.index(effect.way)],
                 ls=dashes[effect.step],
-                label=f"{effect.kind.value}, {effect.step.value}",
+                label=f"{effect.way.value}, {effect.step.value}",
             )
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -52,7 +52,7 @@ def effects(path: Path, measured: Sequence[Effect]) -> None:
         panel.set_ylim(0, 1.01)
         panel.set_xlabel("milliseconds until the larger quota is in force")
         panel.set_ylabel("share of resizes")
-        canvas.legend(fontsize=8, loc="outside lower center", ncols=len(kinds))
+        canvas.legend(fontsize=8, loc="outside lower center", ncols=len(ways))
         save(canvas, path)
 
 

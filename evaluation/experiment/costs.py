@@ -119,11 +119,11 @@ async def _processes(
         options.progress(f"weighing a control plane with {count} workers")
         control_planes.append(await footprint.control_plane(folder, count, settings.footprint.rate, seconds))
     effects, unavailable = [], []
-    for kind in EFFECT_GOALS_MS:
+    for way in EFFECT_GOALS_MS:
         try:
             effects += await effect_time.measure(
-                kind, folder, settings.effect.resizes, settings.seed, options.progress
+                way, folder, settings.effect.resizes, settings.seed, options.progress
             )
         except Unavailable as error:
-            unavailable.append(f"actuator {kind.value}: {error}")
+            unavailable.append(f"actuator {way.value}: {error}")
     return control_planes, workers, effects, unavailable

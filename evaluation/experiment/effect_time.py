@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,13 +14,12 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from controlplane import actuators, config
-from controlplane.actuators import Actuator
 from controlplane.config import ActuatorKind
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
 from controlplane.resize import Allocation, Quota, Resize, Version
 from controlplane.session import Owner, Session
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from core.cgroup import Cgroup, quota_us
 from dataplane.uplink import Uplink
 from evaluation.experiment import spinner
@@ -32,7 +32,30 @@ SMALL, LARGE = 500, 2100  # millicores
 _BACKLOG = 60  # requests of 20 ms with a second for all of them: more than one core can do
 _LOOK_S = 0.0002
 _PATIENCE_S = 20.0
+_STAYS_S = 0.1  # an update that was under way before is over by then
 _CALM_S = 0.12  # longer than the uplink's pause between reports of distress
+
+
+class Way(enum.Enum):
+    """Whose hand writes the quota."""
+
+    LOCAL = "local"
+    DOCKER = "docker"
+    DIRECT = "docker, cgroup_write"
+
+    @property
+    def in_container(self) -> bool:
+        return self is not Way.LOCAL
+
+    def actuator(self, where: Spinner) -> config.Actuator:
+        """The configuration with which a control plane goes this way."""
+        return config.Actuator(
+            kind=ActuatorKind.DOCKER if self.in_container else ActuatorKind.LOCAL,
+            period_us=PERIOD_US,
+            compose_project=where.project,
+            cgroup_root="" if self.in_container else str(where.group.cpu.parent),
+            cgroup_write=self is Way.DIRECT,
+        )
 
 
 class Step(enum.Enum):
@@ -47,7 +70,7 @@ class Step(enum.Enum):
 class Effect:
     """Seconds of each growth, in the order in which they happened."""
 
-    kind: ActuatorKind
+    way: Way
     step: Step
     seconds: list[float]
 
@@ -56,7 +79,7 @@ class Effect:
 
 
 async def measure(
-    kind: ActuatorKind, directory: Path, resizes: int, seed: int, progress: Callable[[str], None]
+    way: Way, directory: Path, resizes: int, seed: int, progress: Callable[[str], None]
 ) -> list[Effect]:
     """Grow two spinning processes over and over: one by distress, one by decision and by its owner alone.
 
@@ -64,25 +87,29 @@ async def measure(
     StartError.
     """
     place: Callable[[int], AbstractAsyncContextManager[Spinner]]
-    place = spinner.container if kind is ActuatorKind.DOCKER else spinner.local
+    place = spinner.container if way.in_container else spinner.local
     random = np.random.default_rng(seed)
-    effects = {step: Effect(kind, step, []) for step in Step}
     async with (
         place(SMALL) as distressed,
         place(SMALL) as decided,
-        _in_distress(kind, directory, distressed) as grow_by_distress,
-        _by_decision(kind, decided) as grow_by_decision,
-        _by_owner(kind, decided) as grow_by_owner,
+        _in_distress(way, directory, distressed) as grow_by_distress,
+        _by_decision(way, decided) as grow_by_decision,
+        _by_owner(way, decided) as grow_by_owner,
     ):
         turns = {
             Step.DISTRESS: grow_by_distress,
             Step.DECISION: grow_by_decision,
             Step.OWNER: grow_by_owner,
         }
+        if way is Way.DIRECT:
+            del turns[
+                Step.OWNER
+            ]  # whose record an engine would put over it; to write a group is to write a group
+        effects = {step: Effect(way, step, []) for step in turns}
         for grow in turns.values():  # connects, and is told of the container: once in its life
             await grow()
         for number in range(resizes):
-            progress(f"{kind.value}: resize {number + 1} of {resizes}")
+            progress(f"{way.value}: resize {number + 1} of {resizes}")
             for step, grow in turns.items():
                 # Anywhere between two rounds of the control loop.
                 await asyncio.sleep(float(random.uniform(0, 0.1)))
@@ -92,16 +119,18 @@ async def measure(
 
 @asynccontextmanager
 async def _in_distress(
-    kind: ActuatorKind, directory: Path, where: Spinner
+    way: Way, directory: Path, where: Spinner
 ) -> AsyncIterator[Callable[[], Awaitable[float]]]:
     """A control plane, and a worker whose backlog comes and goes."""
     address = f"127.0.0.1:{free_port()}"
-    toml = directory / f"control-{kind.value}.toml"
+    toml = directory / f"control-{way.name.lower()}.toml"
+    actuator = way.actuator(where)
     toml.write_text(
         f'[server]\nlisten = "{address}"\nmetrics_listen = ""\n[host]\nmillicores = 4000\n'
         "[governor]\nshrink_hold_s = 0.0\n"
-        f'[actuator]\nkind = "{kind.value}"\nperiod_us = {PERIOD_US}\ncompose_project = "{where.project}"\n'
-        f'cgroup_root = "{where.group.cpu.parent if kind is ActuatorKind.LOCAL else ""}"\n'
+        f'[actuator]\nkind = "{actuator.kind.value}"\nperiod_us = {PERIOD_US}\n'
+        f'compose_project = "{where.project}"\ncgroup_root = "{actuator.cgroup_root}"\n'
+        f"cgroup_write = {str(actuator.cgroup_write).lower()}\n"
     )
     reporter = Reporter(
         "costs",
@@ -142,16 +171,16 @@ async def _calm(uplink: Uplink, group: Cgroup) -> None:
 
 
 @asynccontextmanager
-async def _by_decision(kind: ActuatorKind, where: Spinner) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+async def _by_decision(way: Way, where: Spinner) -> AsyncIterator[Callable[[], Awaitable[float]]]:
     """A session as the control plane has it, told what to put in force; its worker acknowledges at once."""
     reporter = Reporter(
         "costs", time.monotonic, rate=0.0, container_id=where.container_id, cgroup_path=where.cgroup_path
     )
     found = Allocation(SMALL, 1, 1, 1)
-    worker = Fleet(4000, 1 << 34, 0.001).attach(
+    worker = Fleet([Host(4000, 1 << 34)], 0.001).attach(
         reporter.hello(), Resize(), Governor(0.0, 100), time.monotonic()
     )
-    actuator = _actuator(kind, where)
+    actuator = actuators.make(way.actuator(where))
     progressed = asyncio.Event()
     session = Session(
         worker,
@@ -193,21 +222,10 @@ async def _by_decision(kind: ActuatorKind, where: Spinner) -> AsyncIterator[Call
         await actuator.close()
 
 
-def _actuator(kind: ActuatorKind, where: Spinner) -> Actuator:
-    return actuators.make(
-        config.Actuator(
-            kind=kind,
-            period_us=PERIOD_US,
-            compose_project=where.project,
-            cgroup_root=str(where.group.cpu.parent),
-        )
-    )
-
-
 @asynccontextmanager
-async def _by_owner(kind: ActuatorKind, where: Spinner) -> AsyncIterator[Callable[[], Awaitable[float]]]:
+async def _by_owner(way: Way, where: Spinner) -> AsyncIterator[Callable[[], Awaitable[float]]]:
     """The bare call: a container update, or a write to the control group."""
-    client = docker.APIClient(version="auto") if kind is ActuatorKind.DOCKER else None
+    client = None if way is not Way.DOCKER else docker.APIClient(version="auto")
 
     def write(millicores: int) -> None:
         if client is None:
@@ -219,7 +237,6 @@ async def _by_owner(kind: ActuatorKind, where: Spinner) -> AsyncIterator[Callabl
     async def grow() -> float:
         loop = asyncio.get_running_loop()
         seconds = await _until_above(where.group, SMALL, lambda: loop.run_in_executor(None, write, LARGE))
-        await asyncio.sleep(_CALM_S)  # the call returns after the quota is in force
         await asyncio.to_thread(write, SMALL)
         return seconds
 
@@ -231,18 +248,21 @@ async def _by_owner(kind: ActuatorKind, where: Spinner) -> AsyncIterator[Callabl
 
 
 async def _until_above(group: Cgroup, millicores: int, act: Callable[[], object]) -> float:
-    """Seconds from `act` until the kernel has a quota above `millicores` in force. Raises StartError."""
+    """Seconds from `act` until the kernel has a quota above `millicores` in force, to stay. Raises StartError."""
     looking = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def look() -> float:
         loop.call_soon_threadsafe(looking.set)
         give_up_at = time.perf_counter() + _PATIENCE_S
-        while (group.quota_millicores() or 0) <= millicores:
+        above_at = math.inf
+        while time.perf_counter() < above_at + _STAYS_S:
+            above = (group.quota_millicores() or 0) > millicores
+            above_at = min(above_at, time.perf_counter()) if above else math.inf
             if time.perf_counter() > give_up_at:
                 raise StartError(f"{group.cpu}: quota not above {millicores} after {_PATIENCE_S:.0f} s")
             time.sleep(_LOOK_S)
-        return time.perf_counter()
+        return above_at
 
     seen = loop.run_in_executor(None, look)
     await looking.wait()

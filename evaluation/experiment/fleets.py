@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from controlplane import config, knapsack
+from controlplane.curve import Curve
 from controlplane.demand import DemandEstimate
 from controlplane.knapsack import Choice
-from controlplane.latency import Curve, LatencyModel
+from controlplane.latency import LatencyModel
 from controlplane.operation import (
     HEAD_ROOM_MILLICORES,
     STEP_MILLICORES,

@@ -24,6 +24,7 @@ Kind = Literal[
     "overload",
     "planner",
     "monotony",
+    "resizes",
     "faults",
     "soak",
 ]
@@ -39,6 +40,7 @@ _RUNS: dict[Kind, str] = {
     "residuals": "evaluation.experiment.residuals",
     "endurance": "evaluation.endurance.experiment",
     "overload": "evaluation.serving.overload",
+    "resizes": "evaluation.experiment.resizes",
     "planner": "evaluation.experiment.planning",
     "monotony": "evaluation.experiment.monotony",
     "faults": "evaluation.faults.experiment",

@@ -8,20 +8,32 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
+from controlplane.curve import Curve
 from controlplane.demand import QUANTILE
 from controlplane.profiled import Times
 from core.config import ConfigError, Section, load
-from evaluation.experiment import ahead, learning_tables, left_out
+from evaluation.experiment import ahead, cold, learning_tables, left_out, slowed
+from evaluation.experiment.cold import Case, Starts
 from evaluation.experiment.finding import Finding, Goal, machine
 from evaluation.experiment.kinds import Options
 from evaluation.experiment.learning_tables import Coverages, Predictions, Reading
 from evaluation.experiment.left_out import Prediction
+from evaluation.experiment.slowed import Slowed
 from evaluation.simulation import offered, profile
 from evaluation.simulation.offered import RatesError
 from evaluation.simulation.profile import ProfileError
 
 ERROR_GOAL, UNDER_GOAL = 0.08, 0.05
 LEAST_COVERED, MOST_COVERED = 0.93, 0.97
+# After the first 30 s a cold start has within this share of what one with a profile has, and this share fewer in time.
+CORES_GOAL, ON_TIME_GOAL = 0.1, 0.02
+# Until the margin has answered executions that take longer, twenty of them a second.
+WIDER_GOAL_S = 2.0
+
+# Seconds; a fixed part that batches share, as of small recurrent models, and one that threads divide well.
+_SHARED = Curve(gamma=0.0004, delta=0.0006, epsilon=0.001, eta=0.007)
+_DIVIDED = Curve(gamma=0.19, delta=0.001, epsilon=0.008, eta=0.001)
+_FACTORS, _RATES = (1.3, 2.0), (20.0, 2.0)
 
 
 class Settings(Section, frozen=True, kw_only=True):
@@ -57,6 +69,19 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
         for index, (kind, counts, known) in enumerate(_arrivals(rates, settings)):
             seconds = ahead.follow(counts, np.random.default_rng([settings.seed, 1, index]))
             coverages[Path(name).stem, kind] = ahead.coverage(seconds), known
+    starts = []
+    for case in _cases(options.traces / settings.profiles[0]):
+        options.progress(f"{toml.stem}: cold start, {case.name}")
+        starts.append(
+            Starts(
+                case,
+                cold=cold.start(case, settings.seed, profiled=False),
+                untried=cold.start(case, settings.seed, profiled=False, explore=False),
+                profiled=cold.start(case, settings.seed, profiled=True),
+            )
+        )
+    options.progress(f"{toml.stem}: drift")
+    steps = [slowed.follow(factor, rate, settings.seed) for factor in _FACTORS for rate in _RATES]
     return Finding(
         experiment=toml.stem,
         title=settings.title,
@@ -71,10 +96,17 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
         },
         tables=[
             learning_tables.profiles(predictions),
+            learning_tables.starts(starts),
+            learning_tables.slowed(steps),
             learning_tables.arrivals(coverages),
             *learning_tables.cells(predictions),
         ],
-        goals=[*latency_goals(predictions), *demand_goals(coverages)],
+        goals=[
+            *latency_goals(predictions),
+            start_goal(starts),
+            drift_goal(steps),
+            *demand_goals(coverages),
+        ],
         notes=[*settings.notes, *_notes(predictions)],
     )
 
@@ -96,6 +128,31 @@ def latency_goals(predictions: Predictions) -> list[Goal]:
             met=all(share <= UNDER_GOAL for share in under.values()),
         ),
     ]
+
+
+def start_goal(found: Sequence[Starts]) -> Goal:
+    """Judge what a cold start has come to after its first 30 s, by the worst of all."""
+    cores = max(abs(one.cold.later_cores / one.profiled.later_cores - 1) for one in found)
+    on_time = max(one.profiled.later_on_time - one.cold.later_on_time for one in found)
+    return Goal(
+        goal=f"without a profile: after {cold.USABLE_S:g} s of traffic within {100 * CORES_GOAL:g} % of the cores "
+        f"that there are with one, and at most {100 * ON_TIME_GOAL:g} % of the requests fewer in time",
+        measured=f"{100 * cores:.1f} %, {100 * max(0.0, on_time):.1f} %",
+        met=cores <= CORES_GOAL and on_time <= ON_TIME_GOAL,
+    )
+
+
+def drift_goal(found: Sequence[Slowed]) -> Goal:
+    """Judge how soon the margin answers, at twenty executions a second."""
+    often = [one for one in found if one.rate == max(_RATES)]
+    return Goal(
+        goal=f"executions that take longer: a wider margin within {WIDER_GOAL_S:g} s",
+        measured=", ".join(
+            f"×{one.factor:g}: " + ("never" if one.widened_s is None else f"{one.widened_s:.0f} s")
+            for one in often
+        ),
+        met=all(one.widened_s is not None and one.widened_s <= WIDER_GOAL_S for one in often),
+    )
 
 
 def demand_goals(coverages: Coverages) -> list[Goal]:
@@ -124,6 +181,22 @@ def _predictions(path: Path) -> dict[Reading, list[Prediction]]:
         raise ConfigError(str(error)) from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _cases(yolov5s: Path) -> list[Case]:
+    try:
+        points = profile.read(yolov5s)
+    except ProfileError as error:
+        raise ConfigError(str(error)) from error
+    shared = cold.of_curve(_SHARED, (1, 2, 4, 8, 16), (1, 2, 4, 8, 16))
+    divided = cold.of_curve(_DIVIDED, (1, 2, 4, 8), (1, 2, 4, 8, 16))
+    return [
+        Case(yolov5s.stem, points, rate=20.0, slo_s=1.0, max_batch=8),
+        Case(yolov5s.stem, points, rate=20.0, slo_s=0.4, max_batch=8),
+        Case("batches share the most", shared, rate=400.0, slo_s=0.1, max_batch=16),
+        Case("threads divide the most", divided, rate=20.0, slo_s=0.08, max_batch=8),
+        Case("threads divide the most", divided, rate=20.0, slo_s=0.04, max_batch=8),
+    ]
 
 
 def _rates(path: Path, seconds: float | None) -> list[float]:

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from evaluation.experiment.ahead import Coverage
+from evaluation.experiment.cold import Starts
 from evaluation.experiment.finding import Table
 from evaluation.experiment.left_out import Prediction
+from evaluation.experiment.slowed import Slowed
 
 
 class Reading(StrEnum):
@@ -99,6 +101,83 @@ def arrivals(coverages: Coverages) -> Table:
         note="Covered: seconds in which no more came than the 95 % quantile that was forecast before they began. "
         "Unlearned: had that stayed 1.645 standard deviations above the mean. Above the mean: the quantile, in the "
         "mean over seconds; with the rate known: that of Poisson arrivals whose rate is known for every second.",
+    )
+
+
+def starts(found: Sequence[Starts]) -> Table:
+    """One row for each case: without a profile, without tries, and with a profile."""
+    return Table(
+        title="Cold start",
+        columns=(
+            "model",
+            "rate",
+            "deadline ms",
+            "cores, first 30 s",
+            "profiled",
+            "on time %",
+            "profiled on time %",
+            "cores, next 30 s",
+            "profiled next",
+            "next on time %",
+            "without tries",
+            "profiled next on time %",
+            "sizes known",
+        ),
+        rows=[
+            (
+                one.case.name,
+                one.case.rate,
+                round(1000 * one.case.slo_s),
+                round(one.cold.early_cores, 2),
+                round(one.profiled.early_cores, 2),
+                100 * one.cold.early_on_time,
+                100 * one.profiled.early_on_time,
+                round(one.cold.later_cores, 2),
+                round(one.profiled.later_cores, 2),
+                100 * one.cold.later_on_time,
+                100 * one.untried.later_on_time,
+                100 * one.profiled.later_on_time,
+                one.cold.cells,
+            )
+            for one in found
+        ],
+        note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
+        "core; Poisson arrivals. Beside it the same with the whole profile known. Sizes known: numbers of rows and "
+        "threads executed in the first 30 s, those included.",
+    )
+
+
+def slowed(found: Sequence[Slowed]) -> Table:
+    """One row for each step and rate."""
+    return Table(
+        title="Executions that take longer for a minute",
+        columns=(
+            "times as long",
+            "executions/s",
+            "margin wider after s",
+            "mean right after s",
+            "only learning, s",
+            "over upper %",
+            "only learning, %",
+            "right again after s",
+        ),
+        rows=[
+            (
+                one.factor,
+                one.rate,
+                one.widened_s,
+                one.right_s,
+                one.right_undetected_s,
+                100 * one.above,
+                100 * one.above_undetected,
+                one.over_s,
+            )
+            for one in found
+        ],
+        note="One row on one thread; executions scatter by a tenth, one in a hundred takes three times as long; a plan "
+        "every second. Wider: the upper estimate has made half of the step. Right: the mean is within 10 % of the "
+        "truth. Over upper: executions of that minute that took longer than the newest plan's upper estimate. Only "
+        "learning: a model that is told the same and does not look for drift.",
     )
 
 

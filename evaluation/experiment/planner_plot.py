@@ -24,6 +24,8 @@ def growth(
         canvas = Figure(figsize=(9.6, 4.2), layout="constrained")
         left, right = canvas.subplots(1, 2, sharey=True)
         crowded = [one for one in plans if one.crowded]
+        timed = {one.services for one in plans} | {one.services for one in solutions}
+        counts = sorted({*plan_goals, *solver_goals, *timed})
         for colour, waiting, marker in zip(
             COLOURS, sorted({one.waiting for one in crowded}), "osD^", strict=False
         ):
@@ -46,7 +48,6 @@ def growth(
             panel.set_title(title)
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
-            counts = sorted({*plan_goals, *solver_goals, *(one.services for one in (*plans, *solutions))})
             panel.set_xticks(counts, [str(count) for count in counts])
             panel.xaxis.set_minor_formatter(NullFormatter())
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -22,6 +22,9 @@ _ORDER = (
     "serving",
     "learning",
     "residuals",
+    "planner",
+    "monotony",
+    "constants",
     "faults",
     "soak",
 )

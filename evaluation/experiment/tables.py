@@ -130,6 +130,41 @@ def totals(trials: Sequence[Trial]) -> Table:
     )
 
 
+def variants(trials: Sequence[Trial]) -> Table:
+    """One row a policy, over all cases: cores, what it misses, and how often it changes something."""
+    names = list(trials[0].scores)
+    minutes = sum(trial.case.description.seconds for trial in trials) / 60
+    rows: list[Sequence[Cell]] = []
+    for policy in names:
+        found = [trial.scores[policy] for trial in trials]
+        tight = sum(score.tight for score in found)
+        row = (
+            policy,
+            statistics.fmean(score.mean_cores for score in found),
+            100
+            * (sum(s.core_seconds for s in found) / sum(t.scores[names[0]].core_seconds for t in trials) - 1),
+            sum(score.avoidable_missed for score in found),
+            ", ".join(str(score.avoidable_missed) for score in found),
+            100 * sum(score.tight_on_time for score in found) / tight if tight else None,
+            sum(score.resizes for score in found) / minutes,
+        )
+        rows.append(_rounded(row))
+    return Table(
+        title="Variants over all cases",
+        columns=(
+            "variant",
+            "mean cores",
+            f"more than {names[0]}, %",
+            "avoidable missed",
+            "by case",
+            "tight saved %",
+            "changes per minute",
+        ),
+        rows=rows,
+        note=f"Cases: {', '.join(' '.join(trial.case.labels.values()) for trial in trials)}.",
+    )
+
+
 def services(trials: Sequence[Trial]) -> Table:
     """One row for each case, policy and service."""
     rows: list[Sequence[Cell]] = []
@@ -205,6 +240,7 @@ TABLES: dict[str, Callable[[Sequence[Trial]], Table]] = {
     "scores": scores,
     "policies": policies,
     "totals": totals,
+    "variants": variants,
     "services": services,
     "cases": cases,
     "tight": tight,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from controlplane import status
 from controlplane.governor import Governor
 from controlplane.resize import Allocation, Resize, SendDirective, Version
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from evaluation.experiment.reporter import Reporter
 from protos import control_pb2
 
@@ -45,7 +45,7 @@ def samples(rates: Sequence[float], waiting: Sequence[int]) -> Iterator[Size]:
 def directive(max_batch: int) -> int:
     """Bytes of a directive with predictions for up to `max_batch` rows."""
     reporter = Reporter("vision", lambda: 0.0, rate=0.0)
-    worker = Fleet(16_000, 1 << 34, 0.001).attach(reporter.hello(), Resize(), Governor(4.0, 100), 0.0)
+    worker = Fleet([Host(16_000, 1 << 34)], 0.001).attach(reporter.hello(), Resize(), Governor(4.0, 100), 0.0)
     for rows in (1, max_batch):
         worker.latency.record(rows, 1, 0.02 * rows, 1.0, 0.0)
     action = SendDirective(Version(1, 100), Allocation(4100, 4, 1, max_batch))

@@ -41,6 +41,7 @@ SLO_MS = 30_000.0
 RATE, MORE_RATE = 10.0, 25.0
 PATIENCE_S = 90.0
 _POLL_S = 0.05
+_DRIFT = "sponge_control_drift_ratio{"
 _PAYLOADS = 4
 
 
@@ -173,9 +174,9 @@ class Bed:
         return (await scrape(self.metrics_address)).get(name, 0.0)
 
     async def drift(self) -> float | None:
-        """The largest that any metric about drift tells; None where there is none."""
+        """The most that executions of a worker take over what is believed; None where nothing tells of it."""
         told = await scrape(self.metrics_address)
-        return max((value for name, value in told.items() if "drift" in name), default=None)
+        return max((value for name, value in told.items() if name.startswith(_DRIFT)), default=None)
 
 
 async def scrape(address: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ from controlplane import status
 from controlplane.config import Config, ServicePolicy
 from controlplane.governor import Governor, rest_s
 from controlplane.resize import NONE, Action, Quota, Resize, SendDirective, SetQuota
-from controlplane.state import Fleet, Worker, allocation_message, version_of
+from controlplane.state import Fleet, Host, Worker, allocation_message, version_of
 from dataplane.agent import shape_of, table_of
 from dataplane.telemetry import version
 from evaluation.simulation import worker as virtual
@@ -45,9 +45,8 @@ class Plane:
         self._policy = policy
         self._config = control or Config()
         planning = self._config.planner
-        self.fleet = Fleet(
-            1000 * scenario.host_cores, 0, planning.request_overhead_ms / 1000, planning.latency_quantile
-        )
+        self.host = Host(1000 * scenario.host_cores, 0)
+        self.fleet = Fleet([self.host], planning.request_overhead_ms / 1000, planning.latency_quantile)
         self.resizes = 0
         self.core_seconds = 0.0
         self.reserved: list[Span] = []
@@ -89,7 +88,7 @@ class Plane:
             self._describe(seat, sample)
             self.fleet.record(seat.worker, sample, now)
             if sample.distress:
-                rested_at = self._decided_at + rest_s(self.fleet.host_full)
+                rested_at = self._decided_at + rest_s(self.host.full, self._config.governor.rest_s)
                 self._tick_at = min(self._tick_at, max(now, rested_at))
         acknowledged = version_of(version(seat.virtual.batcher.acknowledged))
         self._perform(seat, seat.worker.resize.acknowledged(acknowledged, now), now)
@@ -111,7 +110,7 @@ class Plane:
         )
         governing = self._config.governor
         governor = Governor(governing.shrink_hold_s, governing.dead_band_millicores, service.max_cores)
-        worker = self.fleet.attach(hello, Resize(0, governing.ack_timeout_s), governor, 0.0)
+        worker = self.fleet.attach(hello, Resize(0, governing.ack_timeout_s), governor, 0.0, self.host)
         self.fleet.policies[service.name] = ServicePolicy(
             weight=service.weight, max_millicores=1000 * service.max_cores, max_batch=service.max_batch
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane.config import ServicePolicy
-from controlplane.latency import work_of
 from controlplane.resize import Allocation
 from controlplane.state import Fleet
+from controlplane.stretch import work_of
 from dataplane.request import Outcome
 from dataplane.servicetime import ServiceTime
 from dataplane.worker import warm_batches
@@ -84,7 +84,7 @@ def replay(recording: Recording, seed: int) -> Run:
     scenario = _scenario(recording, times)
     tally = Tally(scenario.services[0])
     plane = Plane(scenario, _Again(recording.held[0]), [tally])
-    plane.fleet.host_millicores = recording.host_millicores
+    plane.host.millicores = recording.host_millicores
     limits = recording.limits
     plane.fleet.policies[recording.service] = ServicePolicy(
         min_millicores=limits.min_millicores, max_millicores=limits.max_millicores, max_batch=limits.max_batch

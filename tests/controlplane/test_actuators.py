@@ -35,6 +35,7 @@ def scope(tmp_path: Path) -> Path:
             "cpu.max": "max 100000",
             "cpu.weight": "100",
             "memory.current": "1000",
+            "memory.stat": "inactive_file 0",
             "memory.max": "max",
         }.items():
             (group / name).write_text(text)
@@ -60,10 +61,24 @@ async def test_local_writes_the_group_that_the_worker_registered(scope):
 
 async def test_local_writes_memory_where_configured(scope):
     actuator = local(scope, resize_memory=True)
-    await actuator.write(worker(scope / "w1"), Quota(1500, 5000))
-    assert await actuator.read(worker(scope / "w1")) == Quota(1500, 5000)
-    with pytest.raises(ActuationError, match="expected at least the 1000 bytes in use"):
-        await actuator.write(worker(scope / "w1"), Quota(1500, 999))
+    for mib in (200, 500, 300):
+        await actuator.write(worker(scope / "w1"), Quota(1500, mib << 20))
+        assert await actuator.read(worker(scope / "w1")) == Quota(1500, mib << 20)
+    # No lower than what is in use and a margin, and the CPU all the same.
+    (scope / "w1/memory.current").write_text(str(200 << 20))
+    await actuator.write(worker(scope / "w1"), Quota(800, 100 << 20))
+    assert await actuator.read(worker(scope / "w1")) == Quota(800, 264 << 20)
+    await actuator.write(worker(scope / "w1"), Quota(800))
+    assert await actuator.read(worker(scope / "w1")) == Quota(800)
+
+
+async def test_local_memory_that_cannot_grow_does_not_keep_the_cpu(scope):
+    actuator = local(scope, resize_memory=True)
+    await actuator.write(worker(scope / "w1"), Quota(500, 200 << 20))
+    (scope / "w1/memory.current").write_text(str(500 << 20))
+    with pytest.raises(ActuationError, match=f"expected at least the {500 << 20} bytes in use"):
+        await actuator.write(worker(scope / "w1"), Quota(1500, 300 << 20))
+    assert await actuator.read(worker(scope / "w1")) == Quota(1500, 200 << 20)
 
 
 async def test_local_stays_below_its_root(scope):

@@ -99,7 +99,7 @@ def test_the_ceiling_binds_where_more_would_be_worth_it():
     assert found.bound is Bound.CEILING
     assert found.configuration.cpu_millicores == 2100
     assert found.larger.misses.throughput < 0
-    assert found.larger.cost < 0
+    assert found.larger.cost.total < 0
     assert found.larger.configuration == why(replace(state, limits=Limits())).configuration
     assert found.smaller.misses.throughput > 0
 
@@ -133,7 +133,7 @@ def test_the_host_binds_where_others_take_what_it_has():
     of = a_round(state, replace(state, weight=10.0), host=5000)
     light, heavy = (explain(of, index) for index in range(2))
     assert light.bound is Bound.HOST
-    assert light.larger.cost < 0
+    assert light.larger.cost.total < 0
     assert light.larger.configuration == why(state).configuration
     assert heavy.bound is Bound.THROUGHPUT
 
@@ -192,15 +192,19 @@ def test_what_is_next_costs_as_much_within_the_host(states, host, memory):
         chosen = assignment.configuration
         assert found.configuration == chosen
         assert found.misses.total == pytest.approx(assignment.reasons.expected_misses)
+        for neighbour in (found.smaller, found.larger):
+            if neighbour is not None:  # a change costs the switch, in one direction or the other, or nothing
+                switch = SETTINGS.switch_cost_millicores
+                assert min(abs(neighbour.cost.change - s) for s in (-switch, 0, switch)) < 1e-6
         if found.smaller is not None:
             assert found.smaller.configuration.cpu_millicores < chosen.cpu_millicores
-            assert found.smaller.cost >= -ROUNDING or of.plan.status is not SolverStatus.OPTIMAL
+            assert found.smaller.cost.total >= -ROUNDING or of.plan.status is not SolverStatus.OPTIMAL
         if found.larger is not None:
             assert found.larger.configuration.cpu_millicores > chosen.cpu_millicores
             if found.bound is Bound.CEILING:
-                assert found.larger.cost < 0
+                assert found.larger.cost.total < 0
             elif found.bound is not Bound.HOST:
-                assert found.larger.cost >= -ROUNDING
+                assert found.larger.cost.total >= -ROUNDING
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,5 +1,7 @@
 """Growth at once, a shrink after it held."""
 
+from dataclasses import replace
+
 from controlplane.governor import Action, Governor, Hold, Verdict, urgent
 from controlplane.resize import Allocation
 
@@ -118,3 +120,18 @@ def test_what_keeps_a_plan_from_being_put_in_force_is_known():
     assert hold(allocation(700), 6.3) is Hold.HELD
     assert hold(allocation(500), 9.0) is Hold.HELD
     assert hold(allocation(500), 13.0) is None
+
+
+def test_a_limit_of_memory_that_is_too_low_grows_at_once_whatever_becomes_of_the_cpu():
+    governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
+    current = replace(allocation(1100), memory_bytes=100)
+    for planned in (allocation(1100), allocation(1050), allocation(500)):
+        verdict = governor.decide(current, replace(planned, memory_bytes=150), 1.0, settled=False)
+        assert verdict == Verdict(Action.GROW, replace(current, memory_bytes=150))
+    # With more CPU as planned; and none is no limit.
+    larger = replace(allocation(2100), memory_bytes=150)
+    assert governor.decide(current, larger, 2.0, settled=False) == Verdict(Action.GROW, larger)
+    assert (
+        governor.decide(allocation(1100), replace(allocation(1050), memory_bytes=150), 3.0, settled=True)
+        is None
+    )

@@ -8,13 +8,13 @@ from contextlib import closing
 
 import pytest
 
-from controlplane.leader import Leadership, LockError
+from controlplane.leader import FileLock, LockError
 
 # Says whether it leads, then holds what it has until it is killed.
 _PROCESS = """
 import sys
-from controlplane.leader import Leadership
-leadership = Leadership("leader.lock", sys.argv[1])
+from controlplane.leader import FileLock
+leadership = FileLock("leader.lock", sys.argv[1])
 print(leadership.take(), flush=True)
 sys.stdin.read()
 """
@@ -38,7 +38,7 @@ def other(path):
 
 
 def test_who_is_alone_leads(path):
-    with closing(Leadership("leader.lock", path)) as alone:
+    with closing(FileLock("leader.lock", path)) as alone:
         assert not alone.held
         assert alone.take()
         assert alone.held
@@ -46,8 +46,8 @@ def test_who_is_alone_leads(path):
 
 
 def test_of_two_the_first_leads_until_it_gives_up(path):
-    with closing(Leadership("leader.lock", path)) as second:
-        with closing(Leadership("leader.lock", path)) as first:
+    with closing(FileLock("leader.lock", path)) as second:
+        with closing(FileLock("leader.lock", path)) as first:
             assert first.take()
             assert not second.take()
             assert not second.held
@@ -56,21 +56,21 @@ def test_of_two_the_first_leads_until_it_gives_up(path):
 
 def test_other_files_are_other_locks(path):
     with (
-        closing(Leadership("leader.lock", path)) as one,
-        closing(Leadership("leader.lock", path + "2")) as two,
+        closing(FileLock("leader.lock", path)) as one,
+        closing(FileLock("leader.lock", path + "2")) as two,
     ):
         assert one.take()
         assert two.take()
 
 
 def test_without_a_path_everyone_leads():
-    with closing(Leadership("store.path", "")) as one, closing(Leadership("store.path", "")) as two:
+    with closing(FileLock("store.path", "")) as one, closing(FileLock("store.path", "")) as two:
         assert one.take()
         assert two.take()
 
 
 def test_a_process_that_is_stopped_leads_on_and_one_that_is_killed_does_not(path, other):
-    with closing(Leadership("leader.lock", path)) as mine:
+    with closing(FileLock("leader.lock", path)) as mine:
         other.send_signal(signal.SIGSTOP)
         assert not mine.take()
         other.send_signal(signal.SIGCONT)
@@ -81,22 +81,22 @@ def test_a_process_that_is_stopped_leads_on_and_one_that_is_killed_does_not(path
 
 
 def test_a_child_of_the_leader_does_not_keep_its_place(path):
-    with closing(Leadership("leader.lock", path)) as first:
+    with closing(FileLock("leader.lock", path)) as first:
         first.take()
         command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False)
         child.stdout.readline()  # until it runs, it has what its parent has
     try:
-        with closing(Leadership("leader.lock", path)) as second:
+        with closing(FileLock("leader.lock", path)) as second:
             assert second.take()
     finally:
         child.communicate()
 
 
 async def test_who_stands_by_says_so_once_and_leads_when_it_may(path, capsys):
-    first = Leadership("leader.lock", path)
+    first = FileLock("leader.lock", path)
     first.take()
-    with closing(Leadership("leader.lock", path)) as second:
+    with closing(FileLock("leader.lock", path)) as second:
         gaining = asyncio.create_task(second.gain(try_s=0.0))
         for _ in range(50):
             await asyncio.sleep(0)
@@ -113,4 +113,4 @@ def test_a_file_that_cannot_be_locked_is_an_error_that_names_the_setting(tmp_pat
     with pytest.raises(
         LockError, match=r"^leader\.lock: expected to lock '.*' in a directory that can be written: "
     ):
-        Leadership("leader.lock", str(tmp_path / where))
+        FileLock("leader.lock", str(tmp_path / where))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import WAITING, LatencyModel
+from controlplane.latency import LatencyModel
+from controlplane.lateness import late
 from controlplane.operation import (
     Limits,
     Operations,
@@ -21,11 +22,11 @@ from controlplane.operation import (
     ServiceState,
     Waiting,
     ladder,
-    late,
     operations,
     shapes,
 )
 from controlplane.planner import Bound, Configuration, plan
+from controlplane.stretch import WAITING
 
 SETTINGS = config.Planner(solver_gap=0.0)
 PLENTY = 1 << 50
@@ -87,6 +88,24 @@ def test_shapes_are_within_limits_and_never_none(low, extra, host, instances, th
         assert t in (1, 2, 4, 8)
         assert t <= threads
         assert n * t == 1 or 1000 * n * t < millicores + 1000
+
+
+@given(
+    low=st.integers(100, 4000),
+    extra=st.integers(0, 4000),
+    host=st.integers(0, 9000),
+    instances=st.integers(1, 4),
+    threads=st.integers(1, 4),
+)
+def test_whole_cores_are_as_many_as_threads_or_the_floor(low, extra, host, instances, threads):
+    found = shapes(Limits(low, low + extra, instances, threads, 4, whole_cores=True), host)
+    assert found
+    for millicores, n, t in found:
+        assert millicores % 1000 == 0
+        assert 1000 * n * t <= millicores
+        least = min(-(-low // 1000), max(1, min(low + extra, host) // 1000))
+        assert millicores == max(1000 * least, 1000 * n * t)
+        assert millicores <= max(1000, min(low + extra, host))
 
 
 def test_shapes_in_whole():
@@ -243,9 +262,9 @@ def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
     assert choice.reasons.bound is Bound.THROUGHPUT
     # Where nothing waits, or CPU is left over, what arrives is all there is.
     full = replace(state, cores_used=0.97 * millicores / 1000)
-    assert full.saturated
-    assert not replace(full, queue=()).saturated
-    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated
+    assert full.saturated(SETTINGS.saturated)
+    assert not replace(full, queue=()).saturated(SETTINGS.saturated)
+    assert not replace(full, cores_used=0.8 * millicores / 1000).saturated(SETTINGS.saturated)
 
 
 def test_a_rate_that_is_not_known_well_needs_more():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.latency import Curve
+from controlplane.curve import Curve
 from controlplane.profiled import MAX_SPREAD, Times, executions, of_curve, of_times
 
 CURVE = Curve(0.050, 0.004, 0.010, 0.002)
@@ -46,10 +46,11 @@ def test_a_profile_speaks_for_itself():
 
 
 @pytest.mark.parametrize("spread", [1.0, 1.3, MAX_SPREAD])
-def test_a_model_of_a_curve_is_the_curve(spread):
-    model = of_curve(CURVE, spread, max_threads=8, max_batch=6)
-    for threads in (1, 2, 4, 8):
+@pytest.mark.parametrize("max_threads", [1, 8])
+def test_a_model_of_a_curve_is_the_curve(spread, max_threads):
+    model = of_curve(CURVE, spread, max_threads, max_batch=6)
+    for threads in (1, 2, 4, 8)[: max_threads.bit_length()]:
         for rows in range(1, 7):
             work_s = CURVE.work(float(rows), float(threads))
-            assert model.mean(rows, threads) == pytest.approx(work_s)
-            assert model.upper(rows, threads) == pytest.approx(spread * work_s)
+            assert model.mean(rows, threads) == pytest.approx(work_s, rel=1e-4)
+            assert model.upper(rows, threads) == pytest.approx(spread * work_s, rel=1e-4)

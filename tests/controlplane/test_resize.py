@@ -111,7 +111,7 @@ def test_a_failed_write_is_tried_again_ever_more_rarely():
     resize = attached()
     assert resize.retarget(BIG, V1, 0.0) == [SetQuota(2000, 0)]
     now = 0.0
-    for delay in (0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0):
+    for delay in (0.5, 0.75, 0.75, 0.75):
         assert resize.quota_failed(now) == []
         assert resize.wake_at() == now + delay
         assert resize.poll(now + delay / 2) == []
@@ -141,6 +141,71 @@ def test_a_failed_shrink_may_have_been_performed():
     assert resize.retarget(DEFAULT, V2, 0.3) == []  # not sent before it is certain that 1000 is in force
     assert resize.poll(0.7) == [SetQuota(1000, 0)]
     assert resize.quota_written(1000, 0, 0.8) == [SendDirective(V2, DEFAULT)]
+
+
+@pytest.mark.parametrize("found", [Quota(500), Quota(4000), Quota(None), Quota(2000, 100)])
+def test_what_somebody_else_has_changed_is_put_right(found):
+    resize = attached()
+    resize.retarget(BIG, V1, 0.0)
+    resize.quota_written(2000, 0, 0.1)
+    resize.acknowledged(V1, 0.2)
+    assert resize.contradicts(found)
+    assert resize.quota_seen(found, 1.0) == [SetQuota(2000, 0)]
+    assert not resize.contradicts(found)  # it is known now
+    assert resize.quota_written(2000, 0, 1.1) == []
+    assert not resize.contradicts(Quota(2000))
+    assert not resize.pending
+
+
+def test_it_is_put_right_to_what_may_still_run_under_it():
+    resize = attached(Quota(2000), applied=V1)
+    resize.retarget(SMALL, V2, 1.0)
+    assert resize.quota_seen(Quota(600), 1.1) == [SetQuota(2000, 0)]
+    assert resize.acknowledged(V2, 1.2) == []
+    assert resize.quota_written(2000, 0, 1.3) == [SetQuota(500, 0)]
+
+
+def test_what_an_owner_rounds_is_nobody_elses_change():
+    resize = attached(Quota(1234, 1_000_000))
+    for read in (Quota(1235, 1_000_000), Quota(1234, 1_004_096), Quota(1234, 999_424)):
+        assert not resize.contradicts(read)
+        assert resize.quota_seen(read, 1.0) == []
+        assert resize.in_force == Quota(1234, 1_000_000)
+    for read in (Quota(1250, 1_000_000), Quota(1234, 0), Quota(None, 1_000_000)):
+        assert resize.contradicts(read)
+
+
+def test_nothing_follows_from_what_is_read_while_a_write_is_out():
+    resize = attached()
+    assert resize.retarget(BIG, V1, 0.0) == [SetQuota(2000, 0)]
+    assert not resize.contradicts(Quota(500))
+    assert resize.quota_seen(Quota(500), 0.1) == []
+    assert resize.in_force == Quota(1000)
+    assert resize.quota_written(2000, 0, 0.2) == [SendDirective(V1, BIG)]
+
+
+def test_an_owner_that_can_be_read_may_still_refuse_and_is_not_asked_sooner():
+    resize = attached()
+    resize.retarget(BIG, V1, 0.0)
+    resize.quota_failed(1.0)
+    assert not resize.contradicts(Quota(1000))
+    assert resize.quota_seen(Quota(1000), 1.1) == []
+    assert resize.poll(1.5) == [SetQuota(2000, 0)]
+
+
+def test_a_write_that_failed_and_was_performed_all_the_same_is_not_repeated():
+    resize = attached()
+    resize.retarget(BIG, V1, 0.0)
+    resize.quota_failed(1.0)
+    assert resize.quota_seen(Quota(2000), 1.1) == [SendDirective(V1, BIG)]
+    assert resize.wake_at() == 3.1
+
+
+def test_a_quota_that_was_not_known_is_put_right_when_it_is():
+    resize = attached(None)
+    assert resize.quota_seen(Quota(500), 1.0) == [SetQuota(1000, 0)]
+    assert resize.quota_written(1000, 0, 1.1) == []
+    assert not resize.pending
 
 
 def test_a_starting_worker_gets_its_startup_allocation_until_warm():
@@ -318,6 +383,20 @@ class ResizeMachine(RuleBasedStateMachine):
         hello = applied, self.allocation, seen, self.now
         self.perform(self.leader.attached(*hello, starting=self.starting))
 
+    @rule()
+    def look(self) -> None:
+        """Read the quota, as at an attachment."""
+        seen = self.kernel if self.accepted is None else smallest((self.kernel, self.accepted))
+        if self.writing is None:
+            self.accepted = None if seen == self.kernel else seen
+        self.perform(self.leader.quota_seen(seen, self.now))
+
+    @precondition(lambda self: self.writing is None and self.accepted is None)
+    @rule(quota=quotas)
+    def meddle(self, quota: Quota) -> None:
+        """Somebody else raises the quota; what is lowered does harm before anybody can know."""
+        self.kernel = largest((self.kernel, quota))
+
     def elect(self) -> None:
         self.leader = Resize(STARTUP_MILLICORES)
         if self.term == 0:
@@ -425,6 +504,7 @@ class ResizeMachine(RuleBasedStateMachine):
             elif self.accepted is not None:
                 self.owner_acts()
             self.exchange()
+            self.look()
         assert not self.leader.pending, self.leader
         assert not self.leader.overdue
         assert self.kernel == self.leader.in_force

@@ -4,7 +4,7 @@ import pytest
 
 from controlplane.governor import Governor
 from controlplane.resize import Resize
-from controlplane.state import AbsurdReportError, Fleet, check_hello
+from controlplane.state import AbsurdReportError, Fleet, Host, check_hello
 from protos import control_pb2 as pb
 
 
@@ -22,7 +22,7 @@ def hello(worker_id: str = "w1", **fields) -> pb.Hello:
 
 
 def fleet_of_one(**fields):
-    fleet = Fleet(host_millicores=4000, host_memory_bytes=1 << 33, default_overhead_s=0.0015)
+    fleet = Fleet([Host(4000, 1 << 33)], default_overhead_s=0.0015)
     return fleet, fleet.attach(hello(**fields), Resize(), Governor(4.0, 100), 0.0)
 
 

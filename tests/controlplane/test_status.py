@@ -1,23 +1,46 @@
 """What the planner is told of a worker."""
 
-from controlplane import status
-from controlplane.config import Config, ServicePolicy
+from controlplane import config, status
+from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
 from controlplane.operation import Waiting
 from controlplane.resize import Resize
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
 
 
-def test_what_waits_is_told_with_the_budget_that_it_came_with():
-    fleet = Fleet(2000, 0, 0.001)
+def attached() -> tuple[Fleet, Worker]:
+    fleet = Fleet([Host(2000, 0)], 0.001)
     hello = pb.Hello(
         worker_id="w", service="s", model_digest="d", max_instances=2, max_threads=2, max_batch=4
     )
-    worker = fleet.attach(hello, Resize(0, 2.0), Governor(1.0, 100), 0.0)
+    return fleet, fleet.attach(hello, Resize(0, 2.0), Governor(1.0, 100), 0.0)
+
+
+def test_what_waits_is_told_with_the_budget_that_it_came_with():
+    fleet, worker = attached()
     waiting = [
         pb.Waiting(remaining_ms=-1, rows=1, waited_ms=900),
         pb.Waiting(remaining_ms=100, rows=2, waited_ms=400),
     ]
     fleet.record(worker, pb.Sample(window_s=0.2, waiting=waiting), 0.2)
     assert status.service_state(worker, ServicePolicy(), Config()).queue == [Waiting(0.1, 2, 0.5)]
+
+
+def test_memory_is_planned_with_head_room_where_it_is_resized():
+    fleet, worker = attached()
+    usage = pb.Usage(memory_bytes=1000, memory_peak_bytes=2000)
+    fleet.record(worker, pb.Sample(window_s=0.2, usage=usage), 0.2)
+    policy = ServicePolicy(memory_mib_per_row=4.0)
+    alone = status.service_state(worker, policy, Config())
+    assert (alone.memory_base_bytes, alone.memory_per_row_bytes, alone.memory_peak_bytes) == (0, 0, 0)
+    resized = Config(actuator=Actuator(resize_memory=True), planner=config.Planner(memory_head_room=0.5))
+    state = status.service_state(worker, policy, resized)
+    assert (state.memory_base_bytes, state.memory_peak_bytes) == (1500, 3000)
+    assert state.memory_per_row_bytes == 6 << 20
+
+
+def test_whole_cores_are_planned_as_configured():
+    _, worker = attached()
+    assert not status.service_state(worker, ServicePolicy(), Config()).limits.whole_cores
+    assert status.service_state(worker, ServicePolicy(whole_cores=True), Config()).limits.whole_cores

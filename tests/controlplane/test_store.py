@@ -63,14 +63,14 @@ def test_a_file_of_decisions_alone_is_brought_up_to_date(tmp_path):
             store.keep([CellRecord("d", 1, 2, 1.7e9, b"packed")], most=10)
             assert store.cells("d") == [(1, 2, b"packed")]
     with closing(sqlite3.connect(path)) as file:
-        assert file.execute("PRAGMA user_version").fetchone() == (2,)
+        assert file.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_a_file_of_a_newer_schema_is_an_error_and_stays_as_it_is(tmp_path):
     path = str(tmp_path / "sponge.db")
     with closing(sqlite3.connect(path)) as file:
         file.execute("PRAGMA user_version = 9")
-    with pytest.raises(sqlite3.Error, match="expected a schema up to 2, found 9"):
+    with pytest.raises(sqlite3.Error, match="expected a schema up to 3, found 9"):
         Store(path)
     with closing(sqlite3.connect(path)) as file:
         assert file.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)

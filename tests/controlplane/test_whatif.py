@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane import config
+from controlplane.curve import Curve
 from controlplane.demand import settled
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import Curve
 from controlplane.operation import Limits, ServiceState
 from controlplane.planner import plan
 from controlplane.profiled import of_curve

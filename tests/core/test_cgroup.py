@@ -50,9 +50,10 @@ def v1(tmp_path: Path) -> Path:
         {
             "cgroup.procs": "",
             "memory.usage_in_bytes": 1000,
-            "memory.max_usage_in_bytes": 3000,
+            "memory.stat": "inactive_file 1\ntotal_inactive_file 200",
+            "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2",
             "memory.limit_in_bytes": 9223372036854771712,
-            "memory.memsw.limit_in_bytes": 5000,
+            "memory.memsw.limit_in_bytes": 9223372036854771712,
         },
     )
     return tmp_path
@@ -77,7 +78,8 @@ def v2(tmp_path: Path) -> Path:
             "cpu.weight": 100,
             "cpu.stat": "usage_usec 2500000\nnr_periods 7\nnr_throttled 3\nthrottled_usec 1500000",
             "memory.current": 1000,
-            "memory.peak": 3000,
+            "memory.stat": "anon 700\ninactive_file 200",
+            "memory.events": "low 0\nmax 5\noom 3\noom_kill 2\noom_group_kill 0",
             "memory.max": "max",
         },
     )
@@ -112,7 +114,8 @@ def test_reads_usage_in_seconds_and_bytes(version, request):
     group = own(request.getfixturevalue(version))
     assert group.cpu_seconds() == 2.5
     assert group.throttling() == Throttling(7, 3, 1.5)
-    assert (group.memory_bytes(), group.memory_peak_bytes(), group.memory_limit_bytes()) == (1000, 3000, None)
+    assert (group.memory_bytes(), group.working_set_bytes(), group.memory_limit_bytes()) == (1000, 800, None)
+    assert group.oom_kills() == 2
     assert not group.is_root
 
 
@@ -128,9 +131,19 @@ def test_v1_writes_and_reads_back(v1):
     assert (group.cpu / "cpu.shares").read_text() == "1500"
     group.set_weight(1)
     assert (group.cpu / "cpu.shares").read_text() == "2"
+    together = group.memory / "memory.memsw.limit_in_bytes"
     group.set_memory_limit(8000)
     assert group.memory_limit_bytes() == 8000
-    assert (group.memory / "memory.memsw.limit_in_bytes").read_text() == "8000"
+    assert together.read_text().strip() == "9223372036854771712"
+    together.write_text("9000")
+    for limit in (20_000, 900):  # swap keeps its size
+        group.set_memory_limit(limit)
+        assert (group.memory_limit_bytes(), together.read_text()) == (limit, str(limit + 1000))
+    group.set_memory_limit(None)
+    assert (group.memory / "memory.limit_in_bytes").read_text() == together.read_text() == "-1"
+    together.unlink()  # where swap is not counted
+    group.set_memory_limit(8000)
+    assert group.memory_limit_bytes() == 8000
 
 
 def test_v2_writes_and_reads_back(v2):
@@ -163,8 +176,8 @@ def test_refusals_say_what_was_expected(version, request):
         CgroupError, match="40 millicores are 800 µs in a period of 20000 µs, expected at least 1000"
     ):
         group.set_quota(40, PERIOD_US)
-    with pytest.raises(CgroupError, match="expected at least the 1000 bytes in use"):
-        group.set_memory_limit(999)
+    with pytest.raises(CgroupError, match="expected at least the 800 bytes in use"):
+        group.set_memory_limit(799)
 
 
 def test_the_root_is_never_written(v2):

@@ -26,7 +26,8 @@ async def socket(project: str, tmp_path: Path):
         pytest.skip(f"the engine is not at a local socket but at {address}")
     path = tmp_path / "engine.sock"
     proxy = Proxy(
-        Config(compose_project=project, resize_memory=True), Engine(address.removeprefix("unix://"))
+        Config(compose_project=project, resize_memory=True, events=True),
+        Engine(address.removeprefix("unix://")),
     )
     server = await asyncio.start_unix_server(proxy.serve, path)
     yield f"unix://{path}"
@@ -41,6 +42,7 @@ async def test_the_actuator_resizes_through_it(run, project, socket):
     assert await actuator.read(worker) == Quota(500)
     for quota in (Quota(1500, 512 * MIB), Quota(800, 128 * MIB), Quota(None)):
         await actuator.write(worker, quota)
+        await actuator.settle()
         assert await actuator.read(worker) == quota
         container.reload()
         held = container.attrs["HostConfig"]
@@ -50,6 +52,20 @@ async def test_the_actuator_resizes_through_it(run, project, socket):
     other = run(labels={PROJECT: project}, cpu_period=100_000, cpu_quota=50_000)
     with pytest.raises(ActuationError, match=f"container {other.name}: expected the label"):
         await actuator.write(WorkerRef("o", container_id=other.id[:12]), Quota(800))
+    await actuator.close()
+
+
+async def test_it_tells_who_was_updated_and_of_nobody_elses_containers(run, project, socket):
+    container, other = run(), run(labels={PROJECT: project})
+    actuator = DockerActuator(settings.Actuator(compose_project=project), base_url=socket)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    watching = asyncio.create_task(actuator.watch(told.put_nowait))
+    assert await told.get() == ""
+    for each in (other, container):
+        await asyncio.to_thread(each.update, cpu_quota=50_000)
+    assert await told.get() == container.id
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
     await actuator.close()
 
 

@@ -14,7 +14,7 @@ from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
 from controlplane.resize import Allocation, Version
 from controlplane.server import AdminServer
-from controlplane.state import Fleet
+from controlplane.state import Fleet, Host
 from controlplane.store import Decision, Store
 from evaluation import measure
 from evaluation.admin import Admin, ControlPlaneError
@@ -29,7 +29,7 @@ from protos import control_pb2_grpc
 async def serving():
     """Give the loop of a control plane without workers, and its admin service over loopback."""
     loop = ControlLoop(
-        Config(), Fleet(4000, 1 << 33, 0.001), FakeActuator(), Store(""), Metrics(CollectorRegistry())
+        Config(), Fleet([Host(4000, 1 << 33)], 0.001), FakeActuator(), Store(""), Metrics(CollectorRegistry())
     )
     server = grpc.aio.server()
     control_pb2_grpc.add_AdminServicer_to_server(AdminServer(loop, 3.0, time.monotonic), server)

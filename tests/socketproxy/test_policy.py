@@ -13,12 +13,15 @@ FULL = "0123456789abcdef" * 4
 UPDATE = f"/v1.41/containers/{ID}/update"
 CPU = {"CpuPeriod": 20_000, "CpuQuota": 30_000, "CpuShares": 1500}
 MEMORY = {"Memory": 1 << 30, "MemorySwap": -1}
+CORES = {"CpusetCpus": "0-2,5"}
 
 
-def call(method: str, target: str, body: object = None, *, resize_memory: bool = True) -> policy.Call:
+def call(
+    method: str, target: str, body: object = None, *, resize_memory: bool = True, whole_cores: bool = True
+) -> policy.Call:
     """The call of a request whose body is `body` as JSON, or nothing."""
     content = b"" if body is None else json.dumps(body).encode()
-    return policy.call(Request(method, target, content), resize_memory)
+    return policy.call(Request(method, target, content), resize_memory, True, whole_cores)
 
 
 @pytest.mark.parametrize("version", ["", "/v1.24", "/v1.41", "/v1.150"])
@@ -32,8 +35,11 @@ def call(method: str, target: str, body: object = None, *, resize_memory: bool =
         ("GET", f"/containers/{ID}/json", None, Kind.INSPECT),
         ("GET", f"/containers/{FULL}/json", None, Kind.INSPECT),
         ("GET", f"/containers/{ID}/stats?stream=False&one-shot=True", None, Kind.STATS),
+        ("GET", "/events", None, Kind.EVENTS),
+        ("GET", "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D", None, Kind.EVENTS),
         ("POST", f"/containers/{ID}/update", CPU, Kind.UPDATE),
         ("POST", f"/containers/{ID}/update", CPU | MEMORY, Kind.UPDATE),
+        ("POST", f"/containers/{ID}/update", CPU | CORES, Kind.UPDATE),
     ],
 )
 def test_calls_of_the_actuator_pass_in_any_version(
@@ -64,10 +70,7 @@ def test_calls_of_the_actuator_pass_in_any_version(
             for what in ("logs", "top", "export", "archive?path=/", "changes")
         ),
         ("PUT", f"/containers/{ID}/archive?path=/"),
-        *(
-            ("GET", f"/{what}")
-            for what in ("images/json", "volumes", "networks", "info", "events", "system/df")
-        ),
+        *(("GET", f"/{what}") for what in ("images/json", "volumes", "networks", "info", "system/df")),
         *(
             ("GET", f"/{what}")
             for what in ("secrets", "configs", "plugins", "swarm", "nodes", "services", "tasks")
@@ -127,6 +130,11 @@ def test_calls_of_the_actuator_pass_in_any_version(
         ("GET", "/containers/json?all=1%26filters=x"),
         ("GET", "/containers/json?all=1;filters=x"),
         ("GET", "/containers/json?all=1&&size=0"),
+        ("GET", "/events?since=0"),
+        ("GET", "/events?filters={}"),
+        ("GET", "/events?filters=%7B%7D&since=0"),
+        ("GET", "/events/"),
+        ("POST", "/events"),
         ("GET", f"/containers/{ID}/stats"),
         ("GET", f"/containers/{ID}/stats?stream=true&one-shot=true"),
         ("GET", f"/containers/{ID}/stats?stream=false&one-shot=true&stream=true"),
@@ -143,7 +151,10 @@ def test_everything_else_is_refused(method: str, target: str) -> None:
         (None, "body"),
         ([CPU], "object"),
         (CPU | {"RestartPolicy": {"Name": "always"}}, "RestartPolicy"),
-        (CPU | {"CpusetCpus": "0"}, "CpusetCpus"),
+        (CPU | {"CpusetCpus": ""}, "CpusetCpus"),
+        (CPU | {"CpusetCpus": "0\n"}, "CpusetCpus"),
+        (CPU | {"CpusetCpus": "-1"}, "CpusetCpus"),
+        (CPU | {"CpusetMems": "0"}, "CpusetMems"),
         (CPU | {"NanoCpus": 1}, "NanoCpus"),
         (CPU | {"PidsLimit": 1}, "PidsLimit"),
         (CPU | {"Devices": []}, "Devices"),
@@ -186,3 +197,14 @@ def test_memory_passes_only_where_configured() -> None:
     with pytest.raises(Refusal, match="only with resize_memory"):
         call("GET", f"/containers/{ID}/stats?stream=False&one-shot=True", resize_memory=False)
     assert call("POST", UPDATE, CPU, resize_memory=False).kind is Kind.UPDATE
+
+
+def test_events_pass_only_where_configured() -> None:
+    with pytest.raises(Refusal, match="events: let through only with events = true"):
+        policy.call(Request("GET", "/events", b""), resize_memory=True)
+
+
+def test_sets_of_cpus_pass_only_where_configured() -> None:
+    with pytest.raises(Refusal, match="only with whole_cores"):
+        call("POST", UPDATE, CPU | CORES, whole_cores=False)
+    assert call("POST", UPDATE, CPU, whole_cores=False).kind is Kind.UPDATE

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -100,6 +101,7 @@ async def test_an_inspection_tells_no_secret(setup: Setup) -> None:
         "NanoCpus": 0,
         "Memory": 0,
         "MemorySwap": 0,
+        "CpusetCpus": "",
     }
 
 
@@ -231,12 +233,57 @@ async def test_the_actuator_works_through_it(setup: Setup) -> None:
         assert await actuator.read(vision) == Quota(500)
         for quota in (Quota(1500, 1 << 30), Quota(None)):
             await actuator.write(vision, quota)
+            await actuator.settle()
             assert await actuator.read(vision) == quota
         with pytest.raises(ActuationError, match=f"container foreign: expected the label {PROJECT}=ours"):
             await actuator.write(foreign, Quota(1500))
         with pytest.raises(ActuationError, match="is gone: No such container"):
             await actuator.write(WorkerRef("w", container_id="e" * 12), Quota(1500))
         await actuator.close()
+
+
+async def test_events_are_of_sponges_containers_and_tell_no_secret(setup: Setup) -> None:
+    async with setup.proxy(events=True):
+        reader, writer = await asyncio.open_unix_connection(setup.path)
+        writer.write(b"GET /v1.41/events?filters=%7B%7D HTTP/1.1\r\nHost: docker\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        setup.engine.happened("update", VISION)
+        event = json.loads(await reader.readline())
+        assert event == {"Type": "container", "Action": "update", "Actor": {"ID": VISION}}
+        [(_, target)] = [request for request in setup.engine.requests if "events" in request[1]]
+        filters = json.loads(parse_qs(urlsplit(target).query)["filters"][0])
+        assert filters == {
+            "type": ["container"],
+            "event": ["start", "update"],
+            "label": [LABEL, f"{PROJECT}=ours"],
+        }
+        writer.close()
+        await setup.engine.deserted.wait()  # it does not listen for nobody
+
+
+async def test_events_end_with_the_engine(setup: Setup) -> None:
+    async with setup.proxy(events=True):
+        reader, writer = await asyncio.open_unix_connection(setup.path)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: docker\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await setup.engine.close()
+        assert await reader.read() == b""
+        writer.close()
+        assert (await setup.ask("GET", "/events"))[0] == 502
+        await setup.engine.open()
+        setup.engine.silent = True
+    async with setup.proxy(events=True, engine_timeout_s=0.2):
+        assert (await setup.ask("GET", "/events"))[0] == 504
+
+
+async def test_events_are_refused_without_the_setting_or_a_project(setup: Setup) -> None:
+    async with setup.proxy():
+        assert (await setup.ask("GET", "/events"))[0] == 403
+    async with setup.proxy(events=True, hostname="elsewhere"):
+        status, document = await setup.ask("GET", "/events")
+    assert (status, "compose_project: expected" in document["message"]) == (403, True)
+    assert not any("events" in target for _, target in setup.engine.requests)
 
 
 def test_compose_names_the_project(tmp_path: Path) -> None:

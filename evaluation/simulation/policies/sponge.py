@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from controlplane import planner, status
 from controlplane.config import Config
+from controlplane.exploration import Exploration
 from controlplane.governor import crowded, urgent
 from controlplane.resize import Allocation
 from controlplane.state import Fleet
@@ -23,6 +24,7 @@ class Sponge:
 
     def __init__(self, config: Config | None = None) -> None:
         self._config = config or Config()
+        self._exploration = Exploration()
 
     def interval_s(self, scenario: Scenario) -> float | None:
         return scenario.interval_s
@@ -39,13 +41,19 @@ class Sponge:
         config = self._config
         workers = fleet.fresh(now, config.governor.stale_s)
         states = [status.service_state(w, fleet.policy(w.service), config) for w in workers]
-        plan = planner.plan(states, fleet.host_millicores, fleet.host_memory_bytes, config.planner)
-        fleet.host_full = plan.host_full
+        if config.planner.explore:
+            states = self._exploration.hoped(states, now)
+        [host] = fleet.hosts.values()
+        plan = planner.plan(states, host.millicores, host.memory_bytes, config.planner)
+        for worker, state in zip(workers, states, strict=True):
+            worker.believed = state.latency
+        self._exploration.planned(states, plan, now)
+        host.full = plan.host_full
         targets: dict[str, Target] = {}
         plans = [status.allocation_of(assignment.configuration) for assignment in plan.assignments]
         full = crowded(
             ((worker.allocation, planned) for worker, planned in zip(workers, plans, strict=True)),
-            fleet.host_millicores,
+            host.millicores,
         )
         for worker, planned, assignment in zip(workers, plans, plan.assignments, strict=True):
             cannot_stay = urgent(assignment.reasons.spared, worker.demand.estimate().rate)

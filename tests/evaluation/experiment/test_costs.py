@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from controlplane import state
-from controlplane.config import ActuatorKind
 from core.cgroup import Cgroup
 from core.config import load
 from dataplane.agent import shape_of
 from evaluation.experiment import cost_tables, costs, effect_time, footprint, kinds, spinner
 from evaluation.experiment import telemetry_size as telemetry
 from evaluation.experiment.cost_tables import Measured
-from evaluation.experiment.effect_time import Effect, Step
+from evaluation.experiment.effect_time import Effect, Step, Way
 from evaluation.experiment.footprint import ControlPlane, Model, Worker
 from evaluation.experiment.reporter import Reporter
 from evaluation.process import StartError
@@ -110,13 +109,13 @@ def _measured(effects: Sequence[Effect] = ()) -> Measured:
 
 
 def test_the_goal_of_an_effect_is_its_99th_percentile() -> None:
-    late = Effect(ActuatorKind.DOCKER, Step.DISTRESS, [0.1] * 90 + [0.2] * 10)
-    soon = Effect(ActuatorKind.DOCKER, Step.DISTRESS, [0.1] * 999 + [0.2])
+    late = Effect(Way.DOCKER, Step.DISTRESS, [0.1] * 90 + [0.2] * 10)
+    soon = Effect(Way.DOCKER, Step.DISTRESS, [0.1] * 999 + [0.2])
     assert [goal.met for goal in cost_tables.goals(_measured(effects=[late, soon]))] == [False, True]
 
 
 def test_every_row_of_every_table_has_a_cell_for_each_column() -> None:
-    effect = Effect(ActuatorKind.LOCAL, Step.OWNER, [0.001, 0.002])
+    effect = Effect(Way.LOCAL, Step.OWNER, [0.001, 0.002])
     tables = cost_tables.tables(_measured([effect]), 20.0, 8)
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert all(table.rows for table in tables)
@@ -165,7 +164,7 @@ async def test_what_spins_is_held_to_its_quota_and_gone_afterwards() -> None:
 
 async def test_each_step_of_a_resize_is_timed_on_a_real_control_plane(tmp_path: Path) -> None:
     try:
-        effects = await effect_time.measure(ActuatorKind.LOCAL, tmp_path, 2, 0, lambda _: None)
+        effects = await effect_time.measure(Way.LOCAL, tmp_path, 2, 0, lambda _: None)
     except spinner.Unavailable as error:
         pytest.skip(str(error))
     assert [effect.step for effect in effects] == list(Step)

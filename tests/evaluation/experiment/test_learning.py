@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controlplane.curve import Curve
 from controlplane.demand import Ahead
-from controlplane.latency import Curve
 from controlplane.profiled import Times
 from core.config import load
-from evaluation.experiment import ahead, kinds, learning, left_out
+from evaluation.experiment import ahead, cold, kinds, learning, left_out, slowed
 from evaluation.experiment.ahead import Coverage, Second
 from evaluation.experiment.finding import Finding
 from evaluation.experiment.learning_tables import Reading
@@ -192,3 +192,52 @@ def test_what_is_shipped_is_about_every_trace_of_arrivals(traces: Path) -> None:
             continue
         recorded.add(f"arrivals/{path.name}")
     assert set(settings.arrivals) == recorded
+
+
+def test_executions_that_take_longer_are_answered_sooner_than_they_are_learned() -> None:
+    found = slowed.follow(2.0, 20.0, seed=1)
+    assert found == slowed.follow(2.0, 20.0, seed=1)
+    times_s = found.widened_s, found.right_s, found.over_s
+    assert all(each is not None and each <= 3.0 for each in times_s)
+    assert found.right_undetected_s is not None
+    assert found.right_undetected_s > 3.0
+    assert found.above < found.above_undetected
+
+
+def test_nothing_changes_where_nothing_takes_longer() -> None:
+    found = slowed.follow(1.0, 20.0, seed=1)
+    assert found.above == pytest.approx(found.above_undetected)
+
+
+def test_a_cold_start_is_of_use_within_half_a_minute() -> None:
+    points = cold.of_curve(
+        Curve(gamma=0.19, delta=0.001, epsilon=0.008, eta=0.001), (1, 2, 4), (1, 2, 4, 8, 16)
+    )
+    # No configuration seems to meet 40 ms before 8 threads have been tried.
+    case = cold.Case("divided", points, rate=20.0, slo_s=0.04, max_batch=4)
+    start, told = (cold.start(case, 1, profiled=profiled) for profiled in (False, True))
+    assert start.cells < told.cells
+    assert start.later_cores == pytest.approx(told.later_cores, rel=0.1)
+    assert start.later_on_time > told.later_on_time - 0.05
+
+
+@pytest.mark.parametrize(
+    ("cores", "on_time", "met"), [(4.3, 0.99, True), (4.5, 0.99, False), (4.0, 0.97, False)]
+)
+def test_the_goal_of_a_cold_start_is_about_cores_and_deadlines(
+    cores: float, on_time: float, met: bool
+) -> None:
+    case = cold.Case("m", (), 1.0, 1.0, 1)
+    told = cold.Start(4.0, 1.0, 4.0, 1.0, 20)
+    start = cold.Start(9.0, 0.5, cores, on_time, 5)
+    assert (
+        learning.start_goal([cold.Starts(case, told, told, told), cold.Starts(case, start, told, told)]).met
+        is met
+    )
+
+
+@pytest.mark.parametrize(("widened_s", "met"), [(1.0, True), (3.0, False), (None, False)])
+def test_the_goal_of_drift_is_about_the_margin(widened_s: float | None, met: bool) -> None:
+    often = slowed.Slowed(2.0, 20.0, widened_s, 1.0, 0.05, 0.1, 5.0, 1.0)
+    seldom = slowed.Slowed(2.0, 2.0, 20.0, 1.0, 0.05, 0.1, 5.0, 1.0)
+    assert learning.drift_goal([often, seldom]).met is met

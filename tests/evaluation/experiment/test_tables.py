@@ -32,6 +32,15 @@ def test_policies_are_summed_up_over_cases():
     assert table.rows[1] == ("bound", 2.5, 1.0, 0, 0.0, 2, None, 0.25)
 
 
+def test_variants_are_compared_with_the_first_over_cases():
+    table = TABLES["variants"](TRIALS)
+    assert [row[0] for row in table.rows] == ["sponge", "bound"]
+    more, misses = table.rows[1][2], table.rows[0][3:5]
+    assert more == round(100 * (5 / 9 - 1), 4)
+    assert misses == (10, "0, 10")
+    assert table.note == "Cases: a calm, b burst."
+
+
 def test_cases_have_cores_and_misses_side_by_side():
     assert TABLES["cases"](TRIALS).rows[1] == ("b", "burst", 1000, "6.00 (10)", "3.00 (0)")
 

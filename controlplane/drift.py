@@ -1,0 +1,69 @@
+"""How much slower one worker has become than its model says: a neighbour, a slower CPU, a lie."""
+
+import math
+from collections import deque
+
+import numpy as np
+
+# Recent executions of a size that have to be known before one of it is compared: so many outweigh what a profile told.
+MATURE = 64
+# Page's test (Biometrika 41, 1954), on the logarithm of what an execution took over what was expected, in standard
+# deviations. So many to the slower and to the faster side count as no change, as most executions take less than the
+# mean; and one execution counts as three at most, as it may be an outlier.
+ALLOWED, LIMIT, MOST = (1.0, 2.0), 8.0, 3.0
+LEAST_SPREAD = 0.1
+# The newest that say how large it is: the ratio is the median of half of them, the margin a quantile of all.
+NEWEST = 32
+MARGIN_QUANTILE = 0.95
+OVER = LEAST_SPREAD  # up to this ratio, as a logarithm, it is no change
+
+
+class Drift:
+    """Of one worker, against what its model is believed to take.
+
+    While it lasts work takes `slower` times what is believed in the mean, and `wider` times the upper estimate; both
+    are 1 otherwise. What an execution took, over `slower`, is what tells of the model.
+    """
+
+    def __init__(self) -> None:
+        self.slower = self.wider = 1.0
+        self.began_at: float | None = None  # None: there is none
+        self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
+        self._sums = [0.0, 0.0]  # of what was slower, of what was faster
+        self._since = [0, 0]  # executions since each was zero
+
+    def observe(self, work_s: float, mean_s: float, upper_s: float, now: float) -> None:
+        """An execution took `work_s` with none beside it, of which `mean_s` and `upper_s` were believed."""
+        ratio, above = math.log(work_s / mean_s), math.log(work_s / upper_s)
+        self._newest.append((ratio, above))
+        if self.began_at is not None:
+            self._follow()
+            return
+        scores = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / 1.645)
+        for side, score in enumerate((scores, -scores)):
+            self._sums[side] = max(0.0, self._sums[side] + max(-MOST, min(MOST, score)) - ALLOWED[side])
+            self._since[side] = self._since[side] + 1 if self._sums[side] > 0 else 0
+            if self._sums[side] > LIMIT:
+                # Those before the change say nothing of it.
+                self._newest = deque(list(self._newest)[-self._since[side] :], NEWEST)
+                self.began_at = now
+        if self.began_at is not None:
+            self._follow()
+
+    def end(self) -> None:
+        """Begin anew: what is believed has become another."""
+        self.slower = self.wider = 1.0
+        self.began_at = None
+        self._newest.clear()
+        self._sums, self._since = [0.0, 0.0], [0, 0]
+
+    def _follow(self) -> None:
+        ratios, above = np.array(self._newest).T
+        level = float(np.median(ratios[-NEWEST // 2 :]))
+        settled = len(ratios) >= NEWEST // 2
+        if settled and abs(level) <= OVER:
+            self.end()
+        elif settled or level > 0:  # less is believed later than more
+            self.slower = math.exp(level)
+            margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
+            self.wider = max(self.slower, math.exp(margin))

@@ -1,0 +1,89 @@
+"""What is in force, looked at again and again: the control plane is not the only one who can change it."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from controlplane.actuators import ActuationError, Actuator, Unreachable
+from controlplane.session import Session, worker_ref
+from controlplane.state import Fleet, Host
+
+# Between looks: who changes a quota again and again is answered twice a second.
+_REST_S = 0.5
+
+log = structlog.get_logger()
+
+
+class Reconciliation:
+    """Has sessions compare what is in force with what is believed: every `interval_s`, and when a change is told."""
+
+    def __init__(
+        self, fleet: Fleet, sessions: Mapping[str, Session], actuator: Actuator, interval_s: float
+    ) -> None:
+        self._fleet = fleet
+        self._sessions = sessions
+        self._actuator = actuator
+        self._interval_s = interval_s
+        self._changed: set[str] = set()
+        self._told = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look until cancelled; returns where nobody holds a quota."""
+        if not self._actuator.holds_quota:
+            return
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._actuator.watch(self.changed))
+            tasks.create_task(self._remind())
+            while True:
+                await self._told.wait()
+                self._told.clear()
+                changed, self._changed = self._changed, set()
+                for session in tuple(self._sessions.values()):
+                    if any(session.runs_in(container) for container in changed):
+                        # Each by itself: an engine that does not answer keeps only its own workers waiting.
+                        tasks.create_task(self.look(session))
+                await asyncio.sleep(_REST_S)
+
+    def changed(self, container: str) -> None:
+        """Look at the workers of a container, by its whole id, as soon as may be; "" stands for all of them."""
+        self._changed.add(container)
+        self._told.set()
+
+    async def look(self, session: Session) -> None:
+        """Find out on which host a worker runs, if that is not known, and what quota is in force."""
+        if self._fleet.paused:
+            return
+        worker = session.worker
+        try:
+            if worker.host is None:
+                worker.host = self._fleet.hosts[await self._actuator.host(worker_ref(worker.hello))]
+            read = await session.reconcile()
+        except ActuationError as error:
+            if isinstance(error, Unreachable) and worker.host is not None:
+                _note(worker.host, str(error))
+            else:
+                session.complain("quota not read", str(error))
+        else:
+            if read:
+                _note(worker.host, "")
+                session.content("quota not read")
+
+    async def is_known(self, session: Session) -> bool:
+        """Find out whether it is the host that does not answer, which is told once for all of its workers."""
+        await self.look(session)
+        host = session.worker.host
+        return host is None or bool(host.unreachable)
+
+    async def _remind(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            self.changed("")
+
+
+def _note(host: Host, failure: str) -> None:
+    if failure and not host.unreachable:
+        log.warning("host unreachable", host=host.name, error=failure)
+    elif host.unreachable and not failure:
+        log.info("host reachable again", host=host.name)
+    host.unreachable = failure

@@ -1,0 +1,67 @@
+"""Work under a CPU quota: what a quota makes of it, and what of an execution was work."""
+
+import numpy as np
+
+from controlplane.curve import Floats, Integers
+from controlplane.latency import UPPER
+
+WAITING = 0.5  # MiniLM on two threads: 1.1 and 1.3 are useful, 1.5 and 1.6 of the quota are used
+
+
+def at_work(single_s: Floats, work_s: Floats, threads: int | Integers) -> Floats:
+    """How many of `threads` run in the mean, of what takes `single_s` on one and `work_s` on all of them.
+
+    As many as shorten it, and of the time that others wait for those the share WAITING: waking them, and what they
+    do twice, takes CPU.
+    """
+    useful: Floats = np.clip(single_s / work_s, 1.0, threads)
+    running: Floats = useful + WAITING * (threads - useful)
+    return running
+
+
+def stretched_mean(work_s: Floats, runnable: float | Floats, millicores: int | Integers) -> Floats:
+    """Mean wall time of work under a quota, while `runnable` threads want to run.
+
+    A quota of Q per period P gives them Q/(runnable·P) of the time each.
+    """
+    return work_s * np.maximum(1.0, 1000 * runnable / millicores)
+
+
+def stretched_upper(
+    work_s: Floats,
+    runnable: float | Floats,
+    millicores: int | Integers,
+    period_s: float,
+    quantile: float = UPPER,
+) -> Floats:
+    """Wall time of work under a quota that a share of `quantile` does not exceed: w + k·(P − Q/r), for r·P > Q, else w.
+
+    The supply bound of a periodic resource: r threads use up Q in Q/r of a period and stand still for the
+    rest of it. Work of s = w·r/Q such parts begins anywhere in one, and so meets ⌈s⌉ stand-stills in the share
+    s − ⌊s⌋ of all cases, else ⌊s⌋: k = ⌈s − (1 − quantile)⌉, which of short work is 0. Never below the mean, which
+    is what each takes of many that follow each other. For longer work the mean's factor alone is up to 4.3 times
+    too low.
+    """
+    quota_s = millicores / 1000 * period_s
+    periods = np.maximum(0.0, np.ceil(work_s * runnable / quota_s - (1 - quantile) - 1e-9))
+    stands_s = np.where(1000 * runnable <= millicores, 0.0, period_s - quota_s / runnable)
+    longest: Floats = np.maximum(work_s + periods * stands_s, stretched_mean(work_s, runnable, millicores))
+    return longest
+
+
+def throttled(threads: int, busy: float, millicores: int) -> bool:
+    """Whether a quota of `millicores` (0: none) is less than an execution and those beside it could use."""
+    return 0 < millicores < 1000 * threads * max(1.0, busy)
+
+
+def work_of(wall_s: float, cpu_s: float, threads: int, busy: float, millicores: int) -> float:
+    """Work of an execution that took `wall_s` under a quota of `millicores` (0: none).
+
+    Where the quota could not have throttled it that is the wall time. Where it could, one thread's own CPU
+    time (`cpu_s`) is the work; of several threads only the mean stretch can be taken out.
+    """
+    if not throttled(threads, busy, millicores):
+        return wall_s
+    if threads == 1 and cpu_s > 0:
+        return min(cpu_s, wall_s)
+    return wall_s * millicores / (1000 * threads * max(1.0, busy))

@@ -1,0 +1,148 @@
+"""A worker that becomes slower than its model says."""
+
+import math
+
+import numpy as np
+import pytest
+
+from controlplane.cell import HALF_LIFE_S
+from controlplane.drift import MATURE, NEWEST, Drift
+from controlplane.governor import Governor
+from controlplane.resize import Resize
+from controlplane.state import Fleet, Host, Worker
+from protos import control_pb2 as pb
+
+
+def observed(ratios, drift: Drift | None = None) -> Drift:
+    """Executions that were expected to take a second, 1.2 at worst."""
+    drift = drift or Drift()
+    for ratio in ratios:
+        drift.observe(ratio, 1.0, 1.2, 0.0)
+    return drift
+
+
+def test_as_expected_is_no_drift():
+    drift = observed([1.0, 0.95, 1.05] * 100)
+    assert (drift.slower, drift.wider, drift.began_at) == (1.0, 1.0, None)
+
+
+@pytest.mark.parametrize(("ratio", "after"), [(1.3, 6), (2.0, 5), (10.0, 5)])
+def test_what_takes_longer_is_seen_after_a_few_executions_and_widens_at_once(ratio, after):
+    drift = observed([1.0] * 50 + [ratio] * (after - 1))
+    assert drift.began_at is None
+    observed([ratio], drift)
+    assert drift.began_at == 0.0
+    assert drift.slower == pytest.approx(ratio)
+    # No less than in the mean: the upper estimate was 1.2, and all of it is needed.
+    assert drift.wider == pytest.approx(ratio)
+
+
+def test_what_is_faster_is_believed_later():
+    drift = observed([1.0] * 50 + [0.5] * 9)
+    assert drift.began_at is not None
+    assert (drift.slower, drift.wider) == (1.0, 1.0)
+    observed([0.5] * 7, drift)
+    assert drift.slower == pytest.approx(0.5)
+    assert drift.wider == pytest.approx(0.5)
+
+
+def test_outliers_are_no_drift():
+    rng = np.random.default_rng(7)
+    ratios = np.exp(rng.normal(0.0, 0.08, 20_000)) * np.where(rng.random(20_000) < 0.03, 5.0, 1.0)
+    begins = 0
+    drift = Drift()
+    for ratio in ratios:
+        before = drift.began_at
+        observed([ratio], drift)
+        begins += before is None and drift.began_at is not None
+    assert begins == 0
+
+
+def test_it_follows_and_ends():
+    drift = observed([1.0] * 50 + [1.5] * 50)
+    assert drift.slower == pytest.approx(1.5)
+    observed([2.0] * (NEWEST // 2), drift)
+    assert drift.slower == pytest.approx(2.0)
+    observed([1.0] * (NEWEST // 2), drift)
+    assert (drift.slower, drift.wider, drift.began_at) == (1.0, 1.0, None)
+    # Nothing is left of it.
+    observed([1.0] * 100, drift)
+    assert drift.began_at is None
+
+
+def test_the_margin_is_of_what_is_seen_and_not_of_one_outlier():
+    drift = observed([1.0] * 50 + [1.5] * 2 * NEWEST)
+    observed([30.0], drift)
+    assert drift.slower == pytest.approx(1.5)
+    assert drift.wider < 2.0
+    observed([2.4, 2.4, 2.4], drift)
+    assert drift.wider == pytest.approx(2.0, rel=0.01)
+
+
+def fleet(*names: str, executions: int = MATURE) -> tuple[Fleet, list[Worker]]:
+    """Workers of one model that has been executed so often, 50 ms each."""
+    fleet = Fleet([Host(4000, 1 << 33)], default_overhead_s=0.0015)
+    workers = []
+    for name in names:
+        hello = pb.Hello(worker_id=name, service="vision", model_digest="d", max_threads=1, max_batch=4)
+        workers.append(fleet.attach(hello, Resize(), Governor(4.0, 100), 0.0))
+    for _ in range(executions):
+        workers[0].latency.record(1, 1, 0.050, 1.0, 0.0)
+    for worker in workers:
+        worker.believed = worker.latency.snapshot()
+    return fleet, workers
+
+
+def report(fleet: Fleet, worker: Worker, wall_ms: float, count: int, now: float, millicores: int = 1100):
+    run = pb.Execution(rows=1, threads=1, wall_ms=wall_ms, cpu_ms=wall_ms, busy=1)
+    allocation = pb.Allocation(cpu_millicores=millicores, instances=1, threads=1, max_batch=1)
+    sample = pb.Sample(window_s=0.2, allocation=allocation, executions=[run] * count)
+    fleet.record(worker, sample, now)
+
+
+def test_a_worker_that_lies_has_the_drift_for_itself():
+    shared, (honest, liar) = fleet("honest", "liar")
+    for second in range(100):
+        report(shared, liar, 500.0, 4, float(second))
+    assert liar.drift.slower == pytest.approx(10.0)
+    assert honest.drift.slower == 1.0
+    assert honest.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
+
+
+def test_a_quota_that_throttles_says_nothing_of_drift():
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 200.0, 50, 1.0, millicores=500)
+    assert worker.drift.began_at is None
+
+
+def test_sizes_that_are_hardly_known_say_nothing_of_drift():
+    shared, (worker,) = fleet("one", executions=MATURE - 1)
+    report(shared, worker, 200.0, 50, 1.0)
+    assert worker.drift.began_at is None
+
+
+def test_what_has_lasted_is_how_it_is():
+    shared, (worker,) = fleet("one")
+    worker.latency.record(2, 1, 0.1, 1.0, 0.0)
+    report(shared, worker, 100.0, 20, 1.0)
+    assert worker.drift.slower == pytest.approx(2.0)
+    assert worker.latency.mean(1, 1) < 0.06
+    report(shared, worker, 100.0, 1, 1.0 + HALF_LIFE_S)
+    assert worker.drift.began_at is None
+    assert worker.latency.mean(1, 1) == pytest.approx(0.1, rel=0.2)
+    # Also what was not executed since.
+    assert worker.latency.mean(2, 1) > 0.18
+
+
+def test_of_two_workers_of_a_model_none_says_how_it_is():
+    shared, (one, _) = fleet("one", "two")
+    report(shared, one, 100.0, 20, 1.0)
+    report(shared, one, 100.0, 1, 1.0 + HALF_LIFE_S)
+    assert one.drift.slower == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("work_s", [1e-9, 3600.0])
+def test_any_ratio_is_a_number(work_s):
+    drift = observed([work_s] * 200)
+    assert math.isfinite(drift.slower)
+    assert math.isfinite(drift.wider)

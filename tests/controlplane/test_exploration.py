@@ -1,0 +1,84 @@
+"""Deliberate tries: whose turn it is, and what ends them."""
+
+from dataclasses import replace
+
+import pytest
+
+from controlplane import config, planner
+from controlplane.demand import DemandEstimate
+from controlplane.exploration import EVERY_S, LASTS_S, Exploration
+from controlplane.latency import LatencyModel
+from controlplane.operation import Limits, ServiceState, Waiting
+
+SETTINGS = config.Planner()
+QUEUE = [Waiting(0.3 + 0.01 * place) for place in range(6)]
+
+
+def service(
+    name: str = "a", budget_s: float = 0.04, known=((1, 1, 0.2),), rate: float = 10.0
+) -> ServiceState:
+    """A row takes 200 ms on one thread; requests have 40."""
+    model = LatencyModel()
+    for rows, threads, work_s in known:
+        for _ in range(16):
+            model.record(rows, threads, work_s, 1.0, 0.0)
+    demand = DemandEstimate(rate, 0.3, 1.0, ((budget_s, 1.0),), dispersion=1.0)
+    return ServiceState(name, model, demand, Limits(max_instances=8, max_threads=16, max_batch=2))
+
+
+def tick(exploration: Exploration, services, now: float, host: int = 64_000):
+    """Plan once; gives what was in hope, and what is tried."""
+    hoped = exploration.hoped(services, now)
+    plan = planner.plan(hoped, host, 1 << 40, SETTINGS)
+    tried = exploration.planned(hoped, plan, now)
+    return [s.name for s in hoped if s.latency.hopeful], tried
+
+
+def test_a_deadline_that_seems_impossible_is_tried_and_known_afterwards():
+    exploration, slow = Exploration(), service()
+    assert tick(exploration, [slow], 0.0) == ([], None)  # nothing has been planned yet
+    hoped, tried = tick(exploration, [slow], 1.0)
+    assert hoped == ["a"]
+    assert tried is not None
+    name, configuration = tried
+    assert (name, configuration.threads) == ("a", 8)
+    # Now it is known, whatever it was: no hope of 8 threads is left.
+    for work_s in (0.026, 0.1):
+        known = service(known=((1, 1, 0.2), (1, 8, work_s)))
+        again = planner.plan([known], 64_000, 1 << 40, SETTINGS).assignments[0].configuration
+        assert (again.threads == 8) == (work_s < 0.04)
+
+
+def test_a_try_lasts_some_seconds_and_the_next_is_later():
+    exploration, slow = Exploration(), service()
+    tick(exploration, [slow], 0.0)
+    began = [at for at in range(1, 31) if tick(exploration, [slow], float(at))[1] is not None]
+    assert began == [1, 1 + EVERY_S, 1 + 2 * EVERY_S]
+    exploration = Exploration()
+    tick(exploration, [slow], 0.0)
+    hoped = [at for at in range(1, 11) if tick(exploration, [slow], float(at))[0]]
+    assert hoped == list(range(1, 1 + int(LASTS_S)))
+
+
+def test_services_take_turns():
+    exploration = Exploration()
+    both = [service("a"), service("b", budget_s=2.0)]  # b has nothing to try
+    tick(exploration, both, 0.0)
+    turns = [tick(exploration, both, float(at))[0] for at in range(1, 8)]
+    assert turns[0] == ["a"]
+    assert ["b"] in turns
+    assert all(len(turn) <= 1 for turn in turns)
+
+
+@pytest.mark.parametrize(
+    ("one", "host"),
+    [
+        (service(known=()), 64_000),  # nothing known at all: the first plan errs on the large side
+        (service(rate=200.0, budget_s=1.0), 4_000),  # the host is full
+        (replace(service(budget_s=1.0), queue=QUEUE), 64_000),  # what waits needs all there is
+    ],
+)
+def test_without_slack_nothing_is_tried(one, host):
+    exploration = Exploration()
+    for at in range(5):
+        assert tick(exploration, [one], float(at), host) == ([], None)

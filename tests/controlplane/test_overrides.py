@@ -1,0 +1,127 @@
+"""What was set by call: over the configuration, until set again, and by the next process too."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from controlplane.config import ServicePolicy
+from controlplane.metrics import Metrics
+from controlplane.overrides import Overrides, PolicyError
+from controlplane.state import Fleet, Host
+from controlplane.store import Store
+
+CONFIGURED = {"vision": ServicePolicy(weight=2.0, max_millicores=4000)}
+
+
+class Life:
+    """One process: a fleet as the configuration says, and what its store holds."""
+
+    def __init__(self, store: Store, configured: dict[str, ServicePolicy] = CONFIGURED, paused: bool = False):
+        self.registry = CollectorRegistry()
+        self.fleet = Fleet([Host(8000, 0)], 0.001)
+        self.fleet.policies.update(configured)
+        self.fleet.paused = paused
+        self.overrides = Overrides(configured, self.fleet, store, Metrics(self.registry))
+        self.overrides.recall()
+
+    def counted(self, name: str) -> float:
+        return self.registry.get_sample_value(f"sponge_control_{name}_total")
+
+
+def test_what_was_set_counts_in_the_next_life_and_the_rest_is_as_configured(tmp_path):
+    path = str(tmp_path / "sponge.db")
+    with closing(Store(path)) as store:
+        first = Life(store)
+        assert first.overrides.set_policy("vision", {"weight": 5.0}).max_millicores == 4000
+        first.overrides.set_policy("files", {"max_millicores": 900, "min_millicores": 300, "reserve": 0.5})
+    with closing(Store(path)) as store:
+        second = Life(store, {"vision": ServicePolicy(weight=1.0, max_millicores=6000)})
+        assert second.fleet.policy("vision") == ServicePolicy(weight=5.0, max_millicores=6000)
+        assert second.fleet.policy("files") == ServicePolicy(
+            min_millicores=300, max_millicores=900, reserve=0.5
+        )
+        second.overrides.set_policy("vision", {"min_millicores": 700})
+    with closing(Store(path)) as store:
+        policy = Life(store).fleet.policy("vision")
+        assert (policy.weight, policy.min_millicores) == (5.0, 700)
+
+
+def test_a_reset_returns_to_the_configuration_for_good(tmp_path):
+    path = str(tmp_path / "sponge.db")
+    with closing(Store(path)) as store:
+        life = Life(store)
+        life.overrides.set_policy("vision", {"weight": 5.0, "min_millicores": 700})
+        assert life.overrides.set_policy("vision", {"min_millicores": 600}, reset=True) == ServicePolicy(
+            weight=2.0, min_millicores=600, max_millicores=4000
+        )
+        life.overrides.set_policy("vision", {}, reset=True)
+        life.overrides.set_policy("files", {"weight": 3.0})
+        life.overrides.set_policy("files", {}, reset=True)
+        assert life.fleet.policies == CONFIGURED
+    with closing(Store(path)) as store:
+        assert Life(store).fleet.policies == CONFIGURED
+
+
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_pause_and_its_end_outlive_the_process_whatever_is_configured(tmp_path, configured):
+    path = str(tmp_path / "sponge.db")
+    for paused in (not configured, configured):
+        with closing(Store(path)) as store:
+            Life(store, paused=configured).overrides.pause(paused)
+        with closing(Store(path)) as store:
+            assert Life(store, paused=configured).fleet.paused is paused
+
+
+def test_where_nobody_paused_or_resumed_the_configuration_counts():
+    with closing(Store("")) as store:
+        assert Life(store, paused=True).fleet.paused
+        assert not Life(store).fleet.paused
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"weight": 0.0}, "weight"),
+        ({"min_millicores": 50}, "min_millicores"),
+        ({"min_millicores": 4001}, "min_millicores: expected at most max_millicores = 4000"),
+    ],
+)
+def test_a_policy_that_cannot_be_changes_nothing(asked, words):
+    with closing(Store("")) as store:
+        life = Life(store)
+        life.overrides.set_policy("vision", {"weight": 5.0})
+        with pytest.raises(PolicyError, match=words):
+            life.overrides.set_policy("vision", asked)
+        assert life.fleet.policy("vision").weight == 5.0
+        assert store.policies() == {"vision": {"weight": 5.0}}
+
+
+def test_what_can_no_longer_be_is_left_out_counted_and_stays(tmp_path):
+    path = str(tmp_path / "sponge.db")
+    with closing(Store(path)) as store:
+        Life(store).overrides.set_policy("vision", {"min_millicores": 3000})
+        Life(store).overrides.set_policy("files", {"weight": 3.0})
+        with closing(sqlite3.connect(path)) as file, file:
+            file.execute("INSERT INTO policies VALUES ('damaged', 'heavy', NULL, NULL, NULL)")
+        life = Life(store, {"vision": ServicePolicy(max_millicores=2000)})
+        assert life.fleet.policy("vision") == ServicePolicy(max_millicores=2000)
+        assert life.fleet.policy("files").weight == 3.0
+        assert "damaged" not in life.fleet.policies
+        assert life.counted("store_rows_refused") == 2
+        assert store.policies()["vision"] == {"min_millicores": 3000}
+
+
+def test_what_cannot_be_kept_or_read_is_in_force_and_counted(tmp_path):
+    path = str(tmp_path / "sponge.db")
+    with closing(Store(path)) as store:
+        life = Life(store)
+        with closing(sqlite3.connect(path)) as file, file:
+            file.execute("DROP TABLE policies")
+        assert life.overrides.set_policy("vision", {"weight": 5.0}).weight == 5.0
+        assert life.fleet.policy("vision").weight == 5.0
+        assert life.counted("store_failures") == 1
+        later = Life(store)
+        assert later.fleet.policies == CONFIGURED
+        assert later.counted("store_failures") == 1
