@@ -144,8 +144,8 @@ def starts(found: Sequence[Starts]) -> Table:
             for one in found
         ],
         note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
-        "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same with `planner.explore`. Sizes known: numbers of rows and "
-        "threads executed in the first 30 s, those included.",
+        "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same with "
+        "`planner.explore`. Sizes known: numbers of rows and threads executed in the first 30 s, those included.",
     )
 
 
