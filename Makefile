@@ -7,13 +7,15 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 # ONNX Runtime's wheels since 1.29 report to Microsoft unless told not to before they load.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help venv demo bench-serving bench-endurance bench-overload fuzz test lint images up down
+.PHONY: help venv demo bench-serving bench-endurance bench-overload faults soak fuzz test lint images up down
 
 help:
 	@echo 'make demo    serve two models to clients with deadlines on this machine, and report; two minutes'
 	@echo 'make bench-serving  Sponge beside other servers, each installed below .bench; twenty-five minutes'
 	@echo 'make bench-endurance  a worker resized every second under load, and its memory; eleven minutes'
 	@echo 'make bench-overload   2, 5 and 10 times the capacity, beside other servers; ten minutes'
+	@echo 'make faults  every fault that Sponge is to survive, made on purpose; fifteen minutes'
+	@echo 'make soak    the demo'"'"'s services for twenty minutes, and what grows; ARGS="--seconds 7200" two hours'
 	@echo 'make test    all tests; those of the containers only where a Docker engine answers'
 	@echo 'make fuzz    a million bad requests to the decoder, and twenty thousand bad calls to a worker; twenty minutes'
 	@echo 'make lint    ruff, mypy, import-linter'
@@ -43,6 +45,12 @@ bench-endurance: venv
 
 bench-overload: venv
 	.venv/bin/sponge experiment overload --output evaluation/results $(ARGS)
+
+faults: venv
+	.venv/bin/sponge experiment faults --output evaluation/results $(ARGS)
+
+soak: venv
+	.venv/bin/sponge experiment soak --output evaluation/results $(ARGS)
 
 test: venv
 	.venv/bin/pytest $(ARGS)

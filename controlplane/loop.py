@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import sqlite3
 import time
 from collections import defaultdict
@@ -171,7 +172,9 @@ class ControlLoop:
         owner.found = resize.found
         if quota is not None and quota.cpu_millicores is None and not self.fleet.paused:
             # Unlimited, as after `docker run` without a quota: from now on it has what it says it has.
-            session.perform(resize.retarget(found, self.fleet.next_version(), now))
+            most = min(found.cpu_millicores, self._most_millicores(hello, host))
+            limited = dataclasses.replace(found, cpu_millicores=most)
+            session.perform(resize.retarget(limited, self.fleet.next_version(worker), now))
         return session
 
     def detach(self, session: Session) -> None:
@@ -273,7 +276,7 @@ class ControlLoop:
         if verdict is None:
             return
         reason = status.reason(assignment, worker)
-        version = self.fleet.next_version()
+        version = self.fleet.next_version(worker)
         estimate = worker.demand.estimate()
         decision = Decision(
             worker_id=worker.worker_id,
@@ -306,12 +309,26 @@ class ControlLoop:
             self.decided.notify_all()
 
     def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
-        """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts."""
-        kept = [w.allocation for w in self.fleet.workers.values() if w.host is host and w not in workers]
+        """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts.
+
+        Whatever others claim to have, there are the floors at the least.
+        """
+        kept = [w for w in self.fleet.workers.values() if w.host is host and w not in workers]
+        floors = sum(self.fleet.policy(w.service).min_millicores for w in workers)
         return (
-            max(0, host.millicores - sum(a.cpu_millicores for a in kept)),
-            max(0, host.memory_bytes - sum(a.memory_bytes for a in kept)),
+            max(floors, host.millicores - sum(self._kept_millicores(w) for w in kept)),
+            max(0, host.memory_bytes - sum(w.allocation.memory_bytes for w in kept)),
         )
+
+    def _kept_millicores(self, worker: Worker) -> int:
+        """What counts of a worker that is not planned: what it was given, else what it claims and may have."""
+        if (given := worker.resize.target) is not None:
+            return given.cpu_millicores
+        claimed = min(worker.allocation.cpu_millicores, self._most_millicores(worker.hello, worker.host))
+        in_force = worker.resize.in_force
+        if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
+            return claimed
+        return min(claimed, in_force.cpu_millicores)
 
     def _remember(self, decision: Decision) -> None:
         """Keep a decision; one that cannot be kept is carried out all the same."""
@@ -328,15 +345,19 @@ class ControlLoop:
     def _startup_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
         """What a worker gets while it loads and warms up: enough that its threads are not throttled.
 
-        Its quota may be a small one that its predecessor had: engines keep it over a restart.
+        Its quota may be a small one that its predecessor had: engines keep it over a restart. A larger one stays until
+        it is warm, whatever this says.
         """
         allocation = hello.allocation
         policy = self.fleet.policy(hello.service)
         head_room = 0 if policy.whole_cores else HEAD_ROOM_MILLICORES
         unthrottled = 1000 * allocation.instances * allocation.threads + head_room
+        return min(unthrottled, self._most_millicores(hello, host))
+
+    def _most_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
+        """What a worker may have, whatever it says that it has."""
         any_of = self.fleet.hosts.values() if host is None else [host]
-        most = min(*(one.millicores for one in any_of), policy.max_millicores)
-        return max(allocation.cpu_millicores, min(unthrottled, most))
+        return min(*(one.millicores for one in any_of), self.fleet.policy(hello.service).max_millicores)
 
     def _poll(self) -> None:
         now = self._clock()

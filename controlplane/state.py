@@ -64,6 +64,7 @@ class Worker:
     host: Host | None  # None while it is not known, as its engine does not answer
     believed: LatencyModel | None = None  # what the newest plan was made of
     drift: Drift = field(default_factory=Drift)
+    term: int = 1  # above all that it has heard of
     demand: Demand = field(default_factory=Demand)
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
@@ -128,10 +129,13 @@ class Fleet:
         self._models: dict[str, LatencyModel] = {}
         self._epoch = 0
 
-    def next_version(self) -> Version:
-        """The version of the next directive."""
+    def next_version(self, worker: Worker) -> Version:
+        """The version of the next directive to `worker`.
+
+        Of its own term: with that of all, one that claims the highest there is would be the last that others obey.
+        """
         self._epoch += 1
-        return Version(self.term, self._epoch)
+        return Version(worker.term, self._epoch)
 
     def services(self) -> list[str]:
         """All that are configured or attached, by name."""
@@ -162,8 +166,9 @@ class Fleet:
         host: Host | None = None,
     ) -> Worker:
         """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
-        if (applied := version_of(hello.applied)) != NONE:
-            self.term = max(self.term, next_term([applied]))
+        applied = version_of(hello.applied)
+        term = 1 if applied == NONE else next_term([applied])
+        self.term = max(self.term, term)
         worker = Worker(
             hello=hello,
             resize=resize,
@@ -174,6 +179,7 @@ class Fleet:
             starting=hello.starting,
             request_overhead_s=self._default_overhead_s,
             host=host,
+            term=term,
         )
         self.workers[hello.worker_id] = worker
         return worker

@@ -32,6 +32,17 @@ class Admin:
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
 
+    async def explanation(self, service: str) -> control_pb2.Explanation | None:
+        """Why the only worker of a service has what it has; None while none is attached, or none is known."""
+        request = control_pb2.ExplainRequest(service=service)
+        try:
+            answer = await self._stub.Explain(request, timeout=_TIMEOUT_S, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise self._error(error) from error
+        return answer.explanations[0] if answer.explanations else None
+
     async def decisions(self) -> AsyncIterator[control_pb2.Decision]:
         """Each decision from now on, as it is made; without end."""
         try:

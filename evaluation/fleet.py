@@ -33,15 +33,24 @@ class WorkerSpec:
         "dataplane"  # what runs as `python -m`, with which words before its --config; in processes only
     )
     arguments: Sequence[str] = ()
+    control: str = ""  # HOST:PORT where it looks for its control plane; default: where that listens
+    environment: Mapping[str, str] = field(default_factory=dict)  # more of it; in processes only
 
 
 @dataclass(frozen=True, slots=True)
 class ControlSpec:
-    """The control plane: what runs as `python -m`, with which words before its --config, and its governor."""
+    """The control plane: what runs as `python -m`, with which words before its --config, and its governor.
+
+    With `lock`, the path of a file, several may be started, of which one leads.
+    """
 
     module: str = "controlplane"
     arguments: Sequence[str] = ()
     governor: Governor = field(default_factory=Governor)
+    metrics_listen: str = ""
+    lock: str = ""
+    store: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)  # more of it; in processes only
 
 
 OURS = ControlSpec()
@@ -88,7 +97,8 @@ def control_toml(
     )
     governor = control.governor
     return (
-        f'[server]\nlisten = "{listen}"\nmetrics_listen = ""\n'
+        f'[server]\nlisten = "{listen}"\nmetrics_listen = "{control.metrics_listen}"\n'
+        f'[leader]\nlock = "{control.lock}"\n[store]\npath = "{control.store}"\n'
         f"[host]\nmillicores = {host_millicores}\n"
         f"[governor]\npaused = {str(governor.paused).lower()}\nshrink_hold_s = {governor.shrink_hold_s}\n"
         f"dead_band_millicores = {governor.dead_band_millicores}\n"
@@ -112,7 +122,7 @@ def worker_toml(spec: WorkerSpec, model: Path, listen: str, control: str) -> str
         f"instances = {start.instances}\nmax_instances = {limits.max_instances}\n"
         f"threads = {start.threads}\nmax_threads = {limits.max_threads}\n"
         f"batch = {start.max_batch}\nmax_batch = {limits.max_batch}\n"
-        f'[control]\naddress = "{control}"\n'
+        f'[control]\naddress = "{spec.control or control}"\n'
     )
 
 

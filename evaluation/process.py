@@ -80,13 +80,16 @@ class Process:
         config: Path,
         group: Cgroup | None = None,
         arguments: Sequence[str] = (),
+        more: Mapping[str, str] | None = None,
     ) -> Self:
         """Start `python -m module --config FILE`, in a control group if one is given.
 
-        `arguments` go before --config. Its log lies beside `config`. As `spawn` otherwise.
+        `arguments` go before --config, and `more` into its environment. Its log lies beside `config`. As `spawn`
+        otherwise.
         """
         command = (sys.executable, "-m", module, *arguments, "--config", str(config))
-        return await cls.spawn(name, command, config.with_name(f"{name}.log"), group)
+        environment = {**os.environ, **more} if more else None
+        return await cls.spawn(name, command, config.with_name(f"{name}.log"), group, environment=environment)
 
     @classmethod
     async def spawn(
@@ -137,6 +140,11 @@ class Process:
     async def serving(self, address: str) -> None:
         """As the function of this name, for this process."""
         await serving(self, address)
+
+    async def kill(self) -> None:
+        """End it as an accident does, and wait until it has ended."""
+        self.process.kill()
+        await self.process.wait()
 
     async def stop(self) -> None:
         """Ask it to stop, and wait until it has; kill it if it does not."""

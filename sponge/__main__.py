@@ -132,7 +132,12 @@ def _add_experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--jobs", type=arguments.count, metavar="N", help="processes; default: one for each CPU"
     )
-    parser.add_argument("--seconds", type=arguments.seconds, help="of each run, for a first look")
+    parser.add_argument(
+        "--seconds", type=arguments.seconds, help="of each run, for a first look; of the soak as wanted"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="of the faults; may be given for several"
+    )
     parser.add_argument("--json", action="store_true", help="print the finding as one JSON object")
     parser.set_defaults(run=_experiment)
 

@@ -56,8 +56,8 @@ def access(parsed: argparse.Namespace) -> "Access":
 
 def seconds(text: str) -> float:
     seconds = float(text)
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 3600, got {text}")
+    if not 0 < seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and up to 86400, got {text}")
     return seconds
 
 

@@ -67,7 +67,7 @@ async def seesawing(subject: Subject, directory: Path, *, journal: bool) -> Asyn
         arguments=("--journal", str(pages)) if journal else (),
     )
     async with Embedded(directory, [spec], LIMITS.max_millicores, _CONTROL) as embedded:
-        bed = Bed(embedded.addresses[spec.service], embedded.worker(spec.service), pages)
+        bed = Bed(embedded.addresses[spec.service], embedded.process(spec.service), pages)
         watching = asyncio.create_task(_watch(embedded.admin, bed))
         try:
             yield bed

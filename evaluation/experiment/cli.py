@@ -35,6 +35,8 @@ def run(parsed: argparse.Namespace) -> int:
 def _run(parsed: argparse.Namespace) -> int:
     path = kinds.find(parsed.name)
     experiment = kinds.read(path)
+    if parsed.only and experiment.kind != "faults":
+        raise ConfigError(f"--only: expected with experiments of the kind faults, not {experiment.kind}")
     output: Path = parsed.output
     output.mkdir(parents=True, exist_ok=True)
     options = Options(
@@ -43,6 +45,7 @@ def _run(parsed: argparse.Namespace) -> int:
         jobs=parsed.jobs or len(os.sched_getaffinity(0)),
         seconds=parsed.seconds,
         progress=_progress,
+        only=parsed.only,
     )
     try:
         finding = kinds.run_of(experiment.kind)(path, output, options)
@@ -68,6 +71,8 @@ def _command(parsed: argparse.Namespace) -> str:
         words += ["--traces", "DIR"]
     if parsed.seconds is not None:
         words += ["--seconds", f"{parsed.seconds:g}"]
+    for name in parsed.only:
+        words += ["--only", name]
     return shlex.join(words)
 
 

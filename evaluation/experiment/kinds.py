@@ -1,7 +1,7 @@
 """Which code runs which kind of experiment, and with what it is called."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,8 @@ Kind = Literal[
     "planner",
     "monotony",
     "resizes",
+    "faults",
+    "soak",
 ]
 
 # Imported only when one is run: each needs libraries that the others do not.
@@ -41,6 +43,8 @@ _RUNS: dict[Kind, str] = {
     "resizes": "evaluation.experiment.resizes",
     "planner": "evaluation.experiment.planning",
     "monotony": "evaluation.experiment.monotony",
+    "faults": "evaluation.faults.experiment",
+    "soak": "evaluation.faults.soaking",
 }
 
 
@@ -53,6 +57,7 @@ class Options:
     jobs: int  # processes at most
     seconds: float | None  # of each run instead of what the experiment says; None for that
     progress: Callable[[str], None]  # shows a line, in the place of the one before
+    only: Sequence[str] = ()  # parts of an experiment that has parts by name; none for all
 
 
 # Takes the experiment's TOML, the directory for plots, and the options. Raises ConfigError for what the user can

@@ -25,6 +25,8 @@ _ORDER = (
     "planner",
     "monotony",
     "constants",
+    "faults",
+    "soak",
 )
 
 

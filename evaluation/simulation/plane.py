@@ -156,7 +156,9 @@ class Plane:
             self.resizes += 1
             self._account(now)
             seat.reserved[target.allocation.cpu_millicores] = target.reserved_cores
-            actions = seat.worker.resize.retarget(target.allocation, self.fleet.next_version(), now)
+            actions = seat.worker.resize.retarget(
+                target.allocation, self.fleet.next_version(seat.worker), now
+            )
             self._perform(seat, actions, now)
 
     def _perform(self, seat: Seat, actions: Iterable[Action], now: float) -> None:

@@ -308,6 +308,30 @@ async def test_a_starting_worker_is_given_what_its_threads_can_use():
     assert plane.actuator.quotas["w"] == Quota(500)
 
 
+async def test_what_a_worker_claims_to_start_with_ends_at_what_its_threads_can_use():
+    plane = Plane(FakeActuator({"w": Quota(500)}))
+    await FakeWorker.attach(plane, millicores=10_000_000, starting=True)
+    await settle()
+    assert plane.actuator.quotas["w"] == Quota(1100)
+
+
+async def test_a_worker_without_a_quota_gets_no_more_than_it_may_have():
+    plane = Plane(FakeActuator({"w": Quota(None)}))
+    worker = await FakeWorker.attach(plane, millicores=10_000_000)
+    await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores <= 4000
+
+
+@pytest.mark.parametrize("holds_quota", [True, False])
+async def test_whatever_a_worker_claims_to_have_others_get_their_floors(holds_quota):
+    plane = Plane(FakeActuator({"w": Quota(2000), "v": Quota(1100)}, holds_quota=holds_quota))
+    await FakeWorker.attach(plane, millicores=10_000_000, starting=True)  # and never warm
+    worker = await FakeWorker.attach(plane, worker_id="v")
+    for _ in range(10):
+        await worker.second(60)
+    assert worker.session.worker.allocation.cpu_millicores >= 500
+
+
 async def test_a_worker_without_a_quota_is_given_the_one_it_says_it_has():
     plane = Plane(FakeActuator({"w": Quota(None)}))
     worker = await FakeWorker.attach(plane, millicores=2000)

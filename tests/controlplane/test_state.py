@@ -154,11 +154,19 @@ def test_silent_and_starting_workers_are_not_planned():
 
 
 def test_a_new_leader_takes_a_term_above_all_it_hears_of():
-    fleet, _ = fleet_of_one(applied=pb.Version(term=7, epoch=3))
+    fleet, worker = fleet_of_one(applied=pb.Version(term=7, epoch=3))
     assert fleet.term == 8
-    assert fleet.next_version().term == 8
+    assert fleet.next_version(worker).term == 8
     fleet.attach(hello("w2", applied=pb.Version(term=2, epoch=9)), Resize(), Governor(4.0, 100), 0.0)
     assert fleet.term == 8
+
+
+def test_a_worker_that_claims_the_highest_term_keeps_others_from_none():
+    fleet, worker = fleet_of_one(applied=pb.Version(term=7, epoch=3))
+    liar = hello("w2", applied=pb.Version(term=1 << 62, epoch=1 << 62))
+    check_hello(liar)
+    fleet.attach(liar, Resize(), Governor(4.0, 100), 0.0)
+    assert fleet.next_version(worker).term == 8
 
 
 def test_the_end_of_an_old_stream_does_not_forget_the_new_one():

@@ -1,0 +1,1 @@
+"""Faults made on purpose around running planes, and what comes of them."""

@@ -1,0 +1,94 @@
+"""Another tenant of the host takes one of its CPUs for a while."""
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.faults import bed
+from evaluation.faults.bed import SERVICES, Bed
+from evaluation.faults.outcome import Check, Outcome
+from evaluation.faults.traffic import Traffic, offered, told
+from evaluation.rows import Outcome as Became
+from evaluation.serving.subjects import Subject
+
+# Short enough that a core less is felt.
+SLO_MS = 300.0
+_RECOVERED = 0.02  # of requests more may miss after it than before
+_NICE = -10
+# Should what started it be killed, the kernel kills it (PR_SET_PDEATHSIG is 1).
+_SPIN = "import ctypes; ctypes.CDLL(None).prctl(1, 9)\nwhile True: pass"
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """A stretch of time: the share of requests that missed, the mean allocation of both, and drift if told."""
+
+    missed: float
+    millicores: float
+    drift: float | None
+
+    def __str__(self) -> str:
+        drift = "" if self.drift is None else f", drift {self.drift:.2f}"
+        return f"{100 * self.missed:.1f} % missed, {self.millicores:.0f} millicores{drift}"
+
+
+async def shrinks(subject: Subject, folder: Path, seconds: float) -> Outcome:
+    """Take one CPU away for `seconds`, and look at as much time before and after. Raises StartError."""
+    async with (
+        bed.up(subject, folder, slo_ms=SLO_MS) as fleet,
+        offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
+    ):
+        await fleet.settled()
+        before = await _phase(fleet, traffic, seconds)
+        async with neighbour():
+            during = await _phase(fleet, traffic, seconds)
+        # What it has left behind is answered first.
+        await asyncio.sleep(seconds / 4)
+        after = await _phase(fleet, traffic, seconds)
+    failures = traffic.failures()
+    errors = {status: count for status, count in failures.items() if status not in ("late", "refused")}
+    seen = None if during.drift is None else during.drift > max(before.drift or 0.0, after.drift or 0.0)
+    return Outcome(
+        "host shrinks",
+        f"by one of {len(os.sched_getaffinity(0))} CPUs for {seconds:g} s, with {SLO_MS:g} ms for each request",
+        [
+            Check("no request fails but by its deadline", told(type(failures)(errors)), not errors),
+            Check("drift is seen", "no metric tells of it" if seen is None else str(during), seen),
+            Check("allocations follow", f"{before}; then {during}", None),
+            Check("it recovers", f"{after}", after.missed <= before.missed + _RECOVERED, timed=True),
+        ],
+    )
+
+
+async def _phase(fleet: Bed, traffic: Traffic, seconds: float) -> _Phase:
+    began_at = time.monotonic()
+    quotas: list[int] = []
+    while time.monotonic() < began_at + seconds:
+        quotas.append(sum(quota or 0 for quota in fleet.quotas().values()))
+        await asyncio.sleep(0.1)
+    drift = await fleet.drift()
+    await asyncio.sleep(2 * SLO_MS / 1000)  # the last of them end
+    rows = [row for service in SERVICES for row in traffic.due(service, began_at, began_at + seconds)]
+    missed = sum(row.outcome is not Became.ON_TIME for row in rows)
+    return _Phase(missed / max(1, len(rows)), sum(quotas) / len(quotas), drift)
+
+
+@asynccontextmanager
+async def neighbour() -> AsyncIterator[Sequence[int]]:
+    """Keep one CPU busy while the block runs, with more right to it than others where that may be claimed."""
+    cpu = min(os.sched_getaffinity(0))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", _SPIN)
+    try:
+        os.sched_setaffinity(process.pid, {cpu})
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        yield [process.pid]
+    finally:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,104 @@
+"""Requests that go on until told to stop, by schedule, and what becomes of each."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import overload
+
+from evaluation import load, workload
+from evaluation.load import Service
+from evaluation.rows import Outcome, Row
+from evaluation.workload import Arrival
+
+_LONGEST_S = 1800.0
+_MOST_IN_FLIGHT = 2000
+
+
+class _Schedule(Sequence[Arrival]):
+    """Arrivals up to the one at which it is stopped."""
+
+    def __init__(self, arrivals: Sequence[Arrival]) -> None:
+        self._arrivals = arrivals
+        self._begun = 0
+        self.stopped = False
+
+    def __iter__(self) -> Iterator[Arrival]:
+        for arrival in self._arrivals:
+            if self.stopped:
+                return
+            self._begun += 1
+            yield arrival
+
+    def __len__(self) -> int:
+        return self._begun if self.stopped else len(self._arrivals)
+
+    @overload
+    def __getitem__(self, index: int) -> Arrival: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Arrival]: ...
+    def __getitem__(self, index: int | slice) -> Arrival | Sequence[Arrival]:
+        return self._arrivals[index]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Requests that have ended; a row's times are seconds since `t0`, which is a time of time.monotonic."""
+
+    t0: float
+    rows: list[Row] = field(default_factory=list)
+
+    def failures(self, *services: str) -> Counter[str]:
+        """All that got no right answer in time, by what became of it; of some services, or of all."""
+        return Counter(
+            row.status if row.outcome is Outcome.FAILED else row.outcome.value
+            for row in self.rows
+            if row.outcome is not Outcome.ON_TIME and (not services or row.service in services)
+        )
+
+    def due(self, service: str, since: float, until: float) -> list[Row]:
+        """Requests of a service that were due between two times of time.monotonic."""
+        return [
+            row for row in self.rows if row.service == service and since <= self.t0 + row.scheduled_s < until
+        ]
+
+
+@asynccontextmanager
+async def offered(
+    services: Mapping[str, Service], rates: Mapping[str, float], seed: int = 1
+) -> AsyncIterator[Traffic]:
+    """Send Poisson arrivals at `rates`, requests a second by service, while the block runs.
+
+    Leaving it waits for what is under way.
+    """
+    phase = (workload.Phase(_LONGEST_S, 1.0),)
+    schedule = _Schedule(
+        workload.merge(
+            *(
+                workload.schedule(name, rate, phase, len(services[name].payloads), seed=seed + index)
+                for index, (name, rate) in enumerate(rates.items())
+            )
+        )
+    )
+    traffic = Traffic(time.monotonic())
+    sending = asyncio.create_task(
+        load.run(
+            schedule, services, t0=traffic.t0, progress=traffic.rows.append, max_in_flight=_MOST_IN_FLIGHT
+        )
+    )
+    try:
+        yield traffic
+    except BaseException:
+        sending.cancel()
+        raise
+    finally:
+        schedule.stopped = True
+        await asyncio.wait([sending])
+    sending.result()
+
+
+def told(failures: Counter[str]) -> str:
+    """In words."""
+    return ", ".join(f"{count} {status}" for status, count in failures.items()) or "none"
