@@ -52,11 +52,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """A case without a profile, the same without tries, and with the whole profile."""
+    """A case without a profile, the same with tries, and with the whole profile."""
 
     case: Case
     cold: Start
-    untried: Start
+    tried: Start
     profiled: Start
 
 
@@ -65,7 +65,7 @@ def of_curve(curve: Curve, batches: Sequence[int], cores: Sequence[int]) -> list
     return [Point(b, c, 1000 * curve.work(float(b), float(c))) for b in batches for c in cores]
 
 
-def start(case: Case, seed: int, *, profiled: bool, explore: bool = True) -> Start:
+def start(case: Case, seed: int, *, profiled: bool, explore: bool = False) -> Start:
     """Run it for twice USABLE_S, from one core and one row at a time."""
     scenario = _scenario(case, seed)
     if not profiled:

@@ -76,7 +76,7 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
             Starts(
                 case,
                 cold=cold.start(case, settings.seed, profiled=False),
-                untried=cold.start(case, settings.seed, profiled=False, explore=False),
+                tried=cold.start(case, settings.seed, profiled=False, explore=True),
                 profiled=cold.start(case, settings.seed, profiled=True),
             )
         )

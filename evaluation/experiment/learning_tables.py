@@ -105,7 +105,7 @@ def arrivals(coverages: Coverages) -> Table:
 
 
 def starts(found: Sequence[Starts]) -> Table:
-    """One row for each case: without a profile, without tries, and with a profile."""
+    """One row for each case: without a profile, also with tries, and with a profile."""
     return Table(
         title="Cold start",
         columns=(
@@ -119,8 +119,9 @@ def starts(found: Sequence[Starts]) -> Table:
             "cores, next 30 s",
             "profiled next",
             "next on time %",
-            "without tries",
             "profiled next on time %",
+            "cores with tries",
+            "on time % with tries",
             "sizes known",
         ),
         rows=[
@@ -135,15 +136,16 @@ def starts(found: Sequence[Starts]) -> Table:
                 round(one.cold.later_cores, 2),
                 round(one.profiled.later_cores, 2),
                 100 * one.cold.later_on_time,
-                100 * one.untried.later_on_time,
                 100 * one.profiled.later_on_time,
+                round(one.tried.later_cores, 2),
+                100 * one.tried.later_on_time,
                 one.cold.cells,
             )
             for one in found
         ],
         note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
-        "core; Poisson arrivals. Beside it the same with the whole profile known. Sizes known: numbers of rows and "
-        "threads executed in the first 30 s, those included.",
+        "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same with "
+        "`planner.explore`. Sizes known: numbers of rows and threads executed in the first 30 s, those included.",
     )
 
 
