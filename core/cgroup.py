@@ -250,7 +250,11 @@ class Cgroup:
             quota = int(_read(self.cpu / "cpu.cfs_quota_us"))
             return (None if quota < 0 else quota), int(_read(self.cpu / "cpu.cfs_period_us"))
         path = self.cpu / "cpu.max"  # not in the root, nor where the controller is not enabled
-        limit, period = _read(path).split() if path.exists() else ("max", "100000")
+        if not path.exists():
+            if not self.cpu.is_dir():
+                raise CgroupError(f"{self.cpu}: no such control group")
+            return None, 100_000
+        limit, period = _read(path).split()
         return (None if limit == "max" else int(limit)), int(period)
 
     def _memory_value(self, name_v1: str, name_v2: str) -> int | None:

@@ -173,6 +173,19 @@ async def test_the_record_of_a_container_that_has_ended_is_left(root):
     assert record.said == []
 
 
+async def test_a_container_that_has_ended_does_not_read_as_unlimited(root):
+    path = group(root / "sys/fs/cgroup/docker" / ID)
+    record = Record(path / "cpu.max")
+    actuator = Direct(PERIOD_US, record, root)
+    assert await actuator.read(ID, None) is None
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+    assert await actuator.read(ID, 1500) == 1500
+    await actuator.close()
+    assert record.said == []
+
+
 async def test_what_cannot_be_written_the_engine_writes_and_it_is_told_of_once(root):
     path = group(root / "sys/fs/cgroup/docker" / ID)
     (path / "cpu.max").unlink()

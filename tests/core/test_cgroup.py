@@ -242,6 +242,18 @@ def test_v2_without_the_cpu_controller_is_no_parent(v2):
     assert usable_parent(v2) is None
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_group_that_is_gone_is_not_one_without_a_quota(tmp_path, version):
+    gone = tmp_path / "gone"
+    group = Cgroup(version, gone, gone, gone)
+    for read in (group.quota_millicores, lambda: group.period_us):
+        with pytest.raises(CgroupError, match=f"^{gone}.*: [Nn]o such "):
+            read()
+    gone.mkdir()
+    if version == 2:  # its controller is not enabled
+        assert (group.quota_millicores(), group.period_us) == (None, 100_000)
+
+
 @pytest.fixture
 def real():
     """A new group of this machine, removed afterwards."""
