@@ -1,9 +1,12 @@
 """Containers with CPUs of their own, as an engine knows them."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from docker.errors import NotFound
 
 from controlplane.actuators import ActuationError
 from controlplane.cpuset import assign, parse, written
@@ -74,14 +77,12 @@ class Pins:
 
     def _taken(self, client: Any, container_id: str) -> frozenset[int]:
         """CPUs that other running containers have to themselves."""
-        others = (
-            found["Id"]
-            for found in client.containers()
-            if found["Id"] != container_id and self._ours(found["Labels"] or {})
-        )
-        return frozenset(
-            cpu for other in others for cpu in own(client.inspect_container(other)["HostConfig"])
-        )
+        taken: set[int] = set()
+        for found in client.containers():
+            if found["Id"] != container_id and self._ours(found["Labels"] or {}):
+                with contextlib.suppress(NotFound):  # it has ended since, and has none any more
+                    taken |= own(client.inspect_container(found["Id"])["HostConfig"])
+        return frozenset(taken)
 
     def _cpus(self) -> frozenset[int]:
         return parse(self._usable or _ONLINE.read_text().strip())
