@@ -33,7 +33,7 @@ class Reconciliation:
         if not self._actuator.holds_quota:
             return
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._actuator.watch(self.changed))
+            tasks.create_task(self._watch())
             tasks.create_task(self._remind())
             while True:
                 await self._told.wait()
@@ -64,6 +64,8 @@ class Reconciliation:
                 _note(worker.host, str(error))
             else:
                 session.complain("quota not read", str(error))
+        except Exception:  # it is looked at again, and the others go on
+            log.exception("look failed", worker=worker.worker_id, service=worker.service)
         else:
             if read:
                 _note(worker.host, "")
@@ -74,6 +76,12 @@ class Reconciliation:
         await self.look(session)
         host = session.worker.host
         return host is None or bool(host.unreachable)
+
+    async def _watch(self) -> None:
+        try:
+            await self._actuator.watch(self.changed)
+        except Exception:  # reading every few seconds is what is left
+            log.exception("changes not followed", actuator=self._actuator.kind)
 
     async def _remind(self) -> None:
         while True:

@@ -158,9 +158,11 @@ class Session:
             self._pending_since = began
             self.perform(resize.quota_pending(self._clock()))
             await self._try_again()
-        except ActuationError as error:
+        except Exception as error:
+            if not isinstance(error, ActuationError):  # a mistake, which must not end this worker's writes
+                log.exception("write failed", worker=self.worker.worker_id, service=self.worker.service)
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
-            self.worker.failure = str(error)
+            self.worker.failure = str(error) or type(error).__name__
             self.perform(resize.quota_failed(self._clock()))
             if not (isinstance(error, Unreachable) and self._is_known and await self._is_known(self)):
                 self.complain("quota not written", str(error))

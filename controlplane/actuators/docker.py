@@ -265,6 +265,14 @@ class DockerActuator:
             # Whatever the connection was worth, the next call makes a new one.
             self._engine.disconnect()
             raise Unreachable(f"Docker engine unreachable: {error}") from error
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:  # of other documents than expected
+            text = f"{type(error).__name__}: {error}"
+            raise ActuationError(f"the engine's answer is not understood: {text}") from error
 
     def _connected(self) -> Any:
         """The engine's client."""

@@ -14,7 +14,7 @@ class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order, `asked` of whom.
 
     `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
-    gone. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force;
+    gone, and `mistake` is raised as it is. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force;
     while `mute`, they are not answered.
     `hosts` by worker id says who runs where, and `changed` tells whoever watches.
     """
@@ -28,6 +28,7 @@ class FakeActuator:
         self.asked: set[WorkerRef] = set()
         self.failure = ""
         self.unreachable = ""
+        self.mistake: Exception | None = None
         self.most_millicores: int | None = None
         self.slow = False
         self.mute = False
@@ -71,6 +72,7 @@ class FakeActuator:
         return self.hosts.get(worker.worker_id, "")
 
     async def watch(self, changed: Callable[[str], None]) -> None:
+        self._fail()
         self.changed = changed
         await asyncio.Event().wait()
 
@@ -78,6 +80,8 @@ class FakeActuator:
         pass
 
     def _fail(self) -> None:
+        if self.mistake is not None:
+            raise self.mistake
         if self.unreachable:
             raise Unreachable(self.unreachable)
         if self.failure:

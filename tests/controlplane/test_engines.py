@@ -114,6 +114,18 @@ async def test_the_socket_proxy_lets_events_through_where_it_may(tmp_path, event
     server.close()
 
 
+async def test_an_answer_that_is_not_understood_is_an_error_that_says_so(tmp_path):
+    docker = engine(tmp_path / "docker.sock", VISION)
+    whole = actuator(docker.path)
+    async with running(docker):
+        assert await whole.read(WORKER) == Quota(500)
+        for wrong in ({}, None, [], {"CpuQuota": "much"}):
+            docker.containers[0]["HostConfig"] = wrong
+            with pytest.raises(ActuationError, match=r"^the engine's answer is not understood: \w+Error: "):
+                await whole.read(WORKER)
+    await whole.close()
+
+
 async def test_calls_that_hang_are_in_nobody_elses_way(tmp_path):
     silent, well = engine(tmp_path / "silent.sock", VISION), engine(tmp_path / "well.sock", OTHER)
     silent.silent = True

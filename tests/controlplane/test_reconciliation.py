@@ -132,6 +132,29 @@ async def test_what_cannot_be_read_of_one_worker_is_its_own_matter(plane):
     assert plane.metric("sponge_control_host_unreachable", host="") == 0
 
 
+async def test_a_mistake_ends_neither_looks_nor_writes(plane):
+    worker = await calm(plane)
+    plane.actuator.mistake = KeyError("HostConfig")
+    running = asyncio.create_task(plane.loop.reconciliation.run())
+    with capture_logs() as logs:
+        await settle()  # the watch has failed
+        plane.loop.reconciliation.changed("")
+        await settle()
+        for _ in range(3):
+            await worker.second(25)
+    assert {line["event"] for line in logs if line["log_level"] == "error"} == {
+        "changes not followed",
+        "look failed",
+        "write failed",
+    }
+    assert worker.session.worker.failure == "'HostConfig'"
+    assert not running.done()
+    plane.actuator.mistake = None
+    await worker.second(25)
+    assert plane.actuator.quotas["w"].cpu_millicores > 1100
+    running.cancel()
+
+
 @pytest.mark.parametrize("told", ["c" * 64, ""])
 async def test_who_watches_is_heard_at_once(plane, told):
     worker = await calm(plane, container_id="c" * 12)
