@@ -14,8 +14,8 @@ class FakeActuator:
     """`quotas` by worker id is what is in force, `writes` all that ever was, in order, `asked` of whom.
 
     `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
-    gone, and `mistake` is raised as it is. More than `most_millicores` is refused. While `slow`, writes are accepted and not in force;
-    while `mute`, they are not answered.
+    gone, and `mistake` is raised as it is. More than `most_millicores` is refused. While `slow`, writes
+    are accepted and not in force; while `mute`, they are not answered.
     `hosts` by worker id says who runs where, and `changed` tells whoever watches.
     """
 

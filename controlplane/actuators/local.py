@@ -1,12 +1,13 @@
 """Control groups on this machine, of worker processes that registered one."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from controlplane.actuators import ActuationError, Quota, WorkerRef
-from controlplane.actuators.limits import floored
+from controlplane.actuators.limits import Held, floored
+from controlplane.actuators.memory import MemoryLimits
 from core.cgroup import Cgroup, CgroupError
 
 
@@ -26,13 +27,17 @@ class LocalActuator:
         self._period_us = period_us
         self._resize_memory = resize_memory
         self._proc_root = proc_root
+        self._memory = MemoryLimits(self._put_memory)  # of groups by their paths
 
     async def read(self, worker: WorkerRef) -> Quota | None:
-        return await asyncio.to_thread(self._read, worker)
+        path, quota = await asyncio.to_thread(self._read, worker)
+        return replace(quota, memory_bytes=self._memory.read(path, quota.memory_bytes))
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        # In a thread: lowering a memory limit makes the kernel reclaim pages first.
-        await asyncio.to_thread(self._write, worker, quota)
+        # CPU by itself and first: it waits for no memory, and is not refused with it.
+        path = await asyncio.to_thread(self._write_cpu, worker, quota.cpu_millicores)
+        if self._resize_memory:
+            await self._memory.write(path, quota.memory_bytes)
 
     async def host(self, worker: WorkerRef) -> str:
         return ""
@@ -40,25 +45,36 @@ class LocalActuator:
     async def watch(self, changed: Callable[[str], None]) -> None:
         pass
 
-    async def close(self) -> None:
-        pass
+    async def settle(self) -> None:
+        """Wait until memory limits are as low as was asked for, or as may be."""
+        await self._memory.settle()
 
-    def _read(self, worker: WorkerRef) -> Quota:
+    async def close(self) -> None:
+        await self._memory.settle()
+
+    def _read(self, worker: WorkerRef) -> tuple[str, Quota]:
         group = self._group(worker)
         try:
             memory = group.memory_limit_bytes() if self._resize_memory else None
-            return Quota(group.quota_millicores(), memory or 0)
+            return str(group.cpu), Quota(group.quota_millicores(), memory or 0)
         except CgroupError as error:
             raise ActuationError(str(error)) from error
 
-    def _write(self, worker: WorkerRef, quota: Quota) -> None:
+    def _write_cpu(self, worker: WorkerRef, millicores: int | None) -> str:
         group = self._group(worker)
         try:
-            # By itself and first: CPU waits for no memory, and is not refused with it.
-            group.set_quota(quota.cpu_millicores, self._period_us)
-            group.set_weight(1000 if quota.cpu_millicores is None else quota.cpu_millicores)
-            if self._resize_memory:
-                _set_memory(group, quota.memory_bytes or None)
+            group.set_quota(millicores, self._period_us)
+            group.set_weight(1000 if millicores is None else millicores)
+        except CgroupError as error:
+            raise ActuationError(str(error)) from error
+        return str(group.cpu)
+
+    async def _put_memory(self, path: str, limit_bytes: int, may_lower: bool) -> int | None:
+        try:
+            # In a thread: lowering a memory limit makes the kernel reclaim pages first.
+            return await asyncio.to_thread(
+                _set_memory, Cgroup.at(Path(path), self._proc_root), limit_bytes, may_lower
+            )
         except CgroupError as error:
             raise ActuationError(str(error)) from error
 
@@ -80,14 +96,20 @@ class LocalActuator:
             raise ActuationError(f"worker {worker.worker_id}: {error}") from error
 
 
-def _set_memory(group: Cgroup, limit_bytes: int | None) -> None:
-    """Change a memory limit, down to no less than what is in use allows. Raises CgroupError for one that is raised."""
-    held = group.memory_limit_bytes()
-    lowered = limit_bytes is not None and (held is None or limit_bytes < held)
-    if not lowered or limit_bytes is None:
-        group.set_memory_limit(limit_bytes)
-        return
-    limit_bytes = floored(limit_bytes, group.working_set_bytes())
-    if held is None or limit_bytes < held:
-        with contextlib.suppress(CgroupError):  # version 1: what is in use cannot be taken away
+def _set_memory(group: Cgroup, limit_bytes: int, may_lower: bool) -> int | None:
+    """Change a memory limit, 0 for none, and give what it is now; None if that would lower it, and it may not.
+
+    It is lowered to no less than what is in use allows. Raises CgroupError for one that is raised.
+    """
+    held = Held(group.memory_limit_bytes() or 0, 0)
+    if not held.lowered_by(limit_bytes):
+        group.set_memory_limit(limit_bytes or None)
+    elif not may_lower:
+        return None
+    elif held.lowered_by(limit_bytes := floored(limit_bytes, group.working_set_bytes())):
+        try:
             group.set_memory_limit(limit_bytes)
+        except CgroupError:  # version 1: what is in use cannot be taken away
+            if not group.cpu.is_dir():
+                raise
+    return group.memory_limit_bytes() or 0

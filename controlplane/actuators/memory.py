@@ -1,4 +1,4 @@
-"""Memory limits of containers: raised while one waits, lowered behind everybody's back."""
+"""Memory limits of containers and groups: raised while one waits, lowered behind everybody's back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ class _Container:
 
 
 class MemoryLimits:
-    """Brings limits to what was asked for last; containers are known by their whole ids.
+    """Brings limits to what was asked for last; containers are known by their whole ids, groups by their paths.
 
     To lower one takes a look at what is in use, for which engines take up to a second. Nobody is worse off while it is
     higher, so no write waits for that, and none fails with it.
@@ -76,6 +76,6 @@ class MemoryLimits:
                     container.in_force = await self._put(container_id, limit_bytes, True) or 0
         except ActuationError as error:
             container.wanted = None
-            log.warning("memory limit not lowered", container=container_id[:12], error=str(error))
+            log.warning("memory limit not lowered", container=container_id, error=str(error))
         finally:
             container.lowering -= 1

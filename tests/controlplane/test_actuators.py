@@ -64,17 +64,40 @@ async def test_local_writes_memory_where_configured(scope):
     for mib in (200, 500, 300):
         await actuator.write(worker(scope / "w1"), Quota(1500, mib << 20))
         assert await actuator.read(worker(scope / "w1")) == Quota(1500, mib << 20)
+        await actuator.settle()
+        assert (scope / "w1/memory.max").read_text() == str(mib << 20)
     # No lower than what is in use and a margin, and the CPU all the same.
     (scope / "w1/memory.current").write_text(str(200 << 20))
     await actuator.write(worker(scope / "w1"), Quota(800, 100 << 20))
-    assert await actuator.read(worker(scope / "w1")) == Quota(800, 264 << 20)
+    await actuator.settle()
+    assert (scope / "w1/memory.max").read_text() == str(264 << 20)
     await actuator.write(worker(scope / "w1"), Quota(800))
     assert await actuator.read(worker(scope / "w1")) == Quota(800)
+    assert (scope / "w1/memory.max").read_text() == "max"
+
+
+async def test_local_memory_that_is_as_low_as_it_may_be_counts_as_what_was_asked_for(scope):
+    actuator = local(scope, resize_memory=True)
+    await actuator.write(worker(scope / "w1"), Quota(1500, 500 << 20))
+    (scope / "w1/memory.current").write_text(str(200 << 20))
+    await actuator.write(worker(scope / "w1"), Quota(1500, 100 << 20))
+    await actuator.settle()
+    assert await actuator.read(worker(scope / "w1")) == Quota(1500, 100 << 20)
+    (scope / "w1/memory.max").write_text(str(300 << 20))  # by somebody else
+    assert await actuator.read(worker(scope / "w1")) == Quota(1500, 300 << 20)
+    # Nor is it below what is in use: no change at all is the same.
+    (scope / "w1/memory.current").write_text(str(290 << 20))
+    await actuator.write(worker(scope / "w1"), Quota(1500, 100 << 20))
+    await actuator.settle()
+    assert await actuator.read(worker(scope / "w1")) == Quota(1500, 100 << 20)
+    assert (scope / "w1/memory.max").read_text() == str(300 << 20)
+    await actuator.close()
 
 
 async def test_local_memory_that_cannot_grow_does_not_keep_the_cpu(scope):
     actuator = local(scope, resize_memory=True)
     await actuator.write(worker(scope / "w1"), Quota(500, 200 << 20))
+    await actuator.settle()
     (scope / "w1/memory.current").write_text(str(500 << 20))
     with pytest.raises(ActuationError, match=f"expected at least the {500 << 20} bytes in use"):
         await actuator.write(worker(scope / "w1"), Quota(1500, 300 << 20))
