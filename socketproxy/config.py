@@ -28,7 +28,7 @@ class Config(Section, frozen=True, kw_only=True):
     # Let through when such a container is started or updated, and nothing else that happens to it.
     events: bool = False
     max_body_bytes: Positive = 4096  # an update with every limit has some 150
-    max_connections: Positive = 64  # a control plane has up to 32 calls under way
+    max_connections: Positive = 64  # a control plane has up to 8 calls under way, and a stream of events
     request_timeout_s: Seconds = 5.0  # from the connection to the end of its request; and to take the answer
     engine_timeout_s: Seconds = 1.5  # of all that a request asks; less than actuator.docker_timeout_s
     log_level: LogLevel = "info"

@@ -114,7 +114,14 @@ class Engine:
         return client
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection of one's own. Raises OSError."""
+        """A connection of one's own. Raises OSError, also where none comes about in the time of a call."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._opened()
+        except TimeoutError as error:
+            raise OSError(f"no connection within {self._timeout_s} s") from error
+
+    async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         url = urlsplit(self._address.url)
         if url.scheme == "http+unix":
             return await asyncio.open_unix_connection(url.path)

@@ -17,6 +17,8 @@ from core.files import FileError
 # A connection that has been silent for so long may be dead, and nobody would say so.
 _SILENT_S = 60.0
 _CALM_S = 10.0  # a stream that has lasted so long is well again
+# What does not let events through may do so later, as a proxy whose own project the engine could not tell it yet.
+_REFUSED_S = 60.0
 _MAX_LINE_BYTES = 1 << 20
 
 log = structlog.get_logger()
@@ -34,33 +36,38 @@ class _Event(msgspec.Struct, rename="pascal"):
     actor: _Actor
 
 
-async def follow(engine: Engine, name: str, label: str, changed: Callable[[str], None]) -> None:
+async def follow(
+    engine: Engine, name: str, label: str, changed: Callable[[str], None], refused_s: float = _REFUSED_S
+) -> None:
     """Tell `changed` of containers with `label` that were started or updated, by id; "" once a stream has begun.
 
-    What breaks is begun again, with back-off, and logged once until it has lasted; returns if it is not let through.
+    What breaks is begun again, with back-off, and logged once until it has lasted; so is what is not let through, after
+    `refused_s`.
     """
-    loop, failures, told = asyncio.get_running_loop(), 0, False
+    loop, failures, told, told_refused = asyncio.get_running_loop(), 0, False, False
     while True:
-        began_at = loop.time()
+        began_at, refused = loop.time(), False
         try:
             async with aclosing(events(engine, label)) as stream:
                 async for container in stream:
                     changed(container)
             cause = "the stream has ended"
         except RefusedError as error:
-            log.warning("events not followed", host=name, error=str(error))
-            return
+            cause, refused = "", True
+            if not told_refused:
+                told_refused = True
+                log.warning("events not followed", host=name, error=str(error))
         except TimeoutError:
             cause = ""
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, FileError) as error:
             cause = str(error)
         if loop.time() - began_at >= _CALM_S:
-            failures, told = 0, False
+            failures, told, told_refused = 0, False, False
         if cause and not told:
             told = True
             # Whether the engine is gone is for those to tell who need it.
             log.info("events interrupted", host=name, error=cause)
-        await asyncio.sleep(min(BACKOFF_S * 2**failures, MAX_BACKOFF_S))
+        await asyncio.sleep(refused_s if refused else min(BACKOFF_S * 2**failures, MAX_BACKOFF_S))
         failures += 1
 
 

@@ -13,7 +13,10 @@ from structlog.testing import capture_logs
 from controlplane import config as settings
 from controlplane.actuators import ActuationError, Quota, Unreachable, WorkerRef, make
 from controlplane.actuators.docker import DockerActuator
+from controlplane.actuators.engine import Address, Engine
 from controlplane.actuators.engines import Engines
+from controlplane.actuators.events import RefusedError, follow
+from controlplane.actuators.events import events as events_of
 from core.files import FileError
 from core.tls import ClientTls
 from socketproxy.config import Config as ProxyConfig
@@ -98,19 +101,59 @@ async def test_the_socket_proxy_lets_events_through_where_it_may(tmp_path, event
     proxy = Proxy(ProxyConfig(compose_project="ours", events=events), ProxiedEngine(str(docker.path)))
     server = await asyncio.start_unix_server(proxy.serve, path)
     through = actuator(path)
+    async with running(docker):
+        if events:
+            async with watched(through) as told:
+                assert await told.get() == ""
+                docker.happened("update", VISION)
+                assert await told.get() == VISION
+        else:
+            asked = Engine(Address.from_env(f"unix://{path}"), 2.0)
+            with pytest.raises(RefusedError, match="events = true"):
+                await anext(events_of(asked, "sponge.worker"))
+            await asked.close()
+            assert await through.read(WORKER) == Quota(500)
+            await through.close()
+    server.close()
+
+
+class Hesitant(FakeEngine):
+    """Refuses what it is told to refuse only the first two times that it is asked anything."""
+
+    def _refusal(self, target: str) -> tuple[int, bytes] | None:
+        return super()._refusal(target) if len(self.requests) <= 2 else None
+
+
+async def test_events_that_are_let_through_later_are_followed_and_refusals_told_once(tmp_path):
+    docker = Hesitant(tmp_path / "docker.sock", refuses={"events": (403, "the project is not known")})
+    told: asyncio.Queue[str] = asyncio.Queue()
+    asked = Engine(Address.from_env(f"unix://{docker.path}"), 2.0)
     with capture_logs() as logs:
         async with running(docker):
-            if events:
-                async with watched(through) as told:
-                    assert await told.get() == ""
-                    docker.happened("update", VISION)
-                    assert await told.get() == VISION
-            else:
-                await through.watch(lambda _: None)  # gives up
-                assert await through.read(WORKER) == Quota(500)
-                await through.close()
-    refusals = [line["error"] for line in logs if line["event"] == "events not followed"]
-    assert (len(refusals), "events = true" in "".join(refusals)) == ((0, False) if events else (1, True))
+            following = asyncio.create_task(
+                follow(asked, "far", "sponge.worker", told.put_nowait, refused_s=0.0)
+            )
+            assert await told.get() == ""
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+    assert len(docker.requests) == 3
+    [refusal] = [line for line in logs if line["event"] == "events not followed"]
+    assert (refusal["host"], "the project is not known" in refusal["error"]) == ("far", True)
+    await asked.close()
+
+
+async def test_a_connection_that_does_not_come_about_is_given_up():
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    address = Address(f"https://127.0.0.1:{port}", context=ssl.create_default_context)
+    silent = Engine(address, 0.05)
+    with pytest.raises(OSError, match=r"^no connection within 0\.05 s$"):
+        await silent.open()
+    await silent.close()
     server.close()
 
 
