@@ -136,10 +136,11 @@ class Actuator(Section, frozen=True, kw_only=True):
     docker_label: str = "sponge.worker"
     compose_project: str = ""  # default: the project of the control plane's own container
     resize_memory: bool = False
-    # Docker: the control plane writes quotas to the containers' control groups itself, where it sees them writable, and
-    # the engine's record follows.
+    # Docker: the control plane writes quotas to the containers' control groups itself, of engines at a local socket and
+    # where it sees them writable, and the engine's record follows.
     cgroup_write: bool = False
-    # CPU numbers that may be given to services with whole_cores, as in 2-7; default: all of this host.
+    # CPU numbers that may be given to services with whole_cores, as in 2-7; default: all of this host. Required by
+    # whole_cores beside engines on other hosts.
     whole_cores_cpus: str = ""
     # The local actuator changes only cgroups below this directory.
     cgroup_root: str = ""
@@ -335,6 +336,13 @@ def _check_engines(path: Path, config: Config, project: str) -> None:
         raise ConfigError(
             f"{path}: actuator.compose_project: expected one beside actuator.engines, "
             "as the control plane's own container runs on one of them at most"
+        )
+    pinned = [name for name, policy in config.services.items() if policy.whole_cores]
+    far = [name for name, engine in actuator.engines.items() if engine.host.startswith("tcp:")]
+    if pinned and far and not actuator.whole_cores_cpus:
+        raise ConfigError(
+            f"{path}: actuator.whole_cores_cpus: expected CPU numbers beside services.{pinned[0]}.whole_cores, "
+            f"as those of engine {far[0]} are not known here"
         )
     for name, engine in actuator.engines.items():
         if engine.tls is not None and not engine.host.startswith("tcp:"):

@@ -199,6 +199,10 @@ ENGINE = 'host = "tcp://far:2376"\nmillicores = 4000\n'
             f"[actuator]\nresize_memory = true\n[actuator.engines.a]\n{ENGINE}",
             r"actuator\.engines\.a\.memory_mib: expected at least 1",
         ),
+        (
+            f"[services.s]\nwhole_cores = true\n[actuator.engines.a]\n{ENGINE}",
+            r"actuator\.whole_cores_cpus: expected CPU numbers beside services\.s\.whole_cores, as those of engine a",
+        ),
     ],
 )
 def test_engines_that_cannot_be_used_are_refused(tmp_path: Path, toml: str, expectation: str) -> None:
@@ -206,6 +210,16 @@ def test_engines_that_cannot_be_used_are_refused(tmp_path: Path, toml: str, expe
     path.write_text(toml)
     with pytest.raises(ConfigError, match=expectation):
         controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"})
+
+
+@pytest.mark.parametrize(
+    "engine", ['host = "unix:///d.sock"\nmillicores = 1', f'{ENGINE}[actuator]\nwhole_cores_cpus = "2-3"']
+)
+def test_whole_cores_are_those_of_this_host_or_as_configured(tmp_path: Path, engine: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f"[services.s]\nwhole_cores = true\n[actuator.engines.a]\n{engine}\n")
+    config = controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"})
+    assert config.services["s"].whole_cores
 
 
 def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_path: Path) -> None:

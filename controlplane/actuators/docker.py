@@ -44,8 +44,9 @@ class DockerActuator:
 
     Touches only containers with the configured label that belong to the configured Compose project, or else to
     that of the control plane's own container. Memory is left alone, and read as unlimited, unless resize_memory.
-    With cgroup_write quotas are written to the container's control group, and the update follows. Whole cores are CPUs
-    that no other container with whole cores has, and no quota; such a container is read as having a quota of those.
+    With cgroup_write, and an engine at a local socket, quotas are written to the container's control group, and the
+    update follows. Whole cores are CPUs that no other container with whole cores has, and no quota; such a container is
+    read as having a quota of those.
     """
 
     kind = "docker"
@@ -64,12 +65,14 @@ class DockerActuator:
         `host` names the host that it is the engine of.
         """
         self._config = config
-        self._engine = Engine(address or Address.from_env(base_url), config.docker_timeout_s)
+        address = address or Address.from_env(base_url)
+        self._engine = Engine(address, config.docker_timeout_s)
         self._host = host
         self._project = config.compose_project
         self._allowed: dict[str, _Container] = {}  # by the id the worker gave
         self._pins = Pins(config.whole_cores_cpus, self._is_ours)
-        self._direct = Direct(config.period_us, self._record) if config.cgroup_write else None
+        written = config.cgroup_write and address.is_local  # of others no group is to be seen here
+        self._direct = Direct(config.period_us, self._record) if written else None
         self._memory = MemoryLimits(self._put_memory)
         self._held_up: set[str] = set()  # ids of containers of which it is told that a limit stayed higher
 

@@ -32,6 +32,11 @@ class Address:
     tls: TLSConfig | None = None
     context: Callable[[], ssl.SSLContext] | None = None  # the same for other connections
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is at a socket of this host, which its containers then run on."""
+        return self.url.startswith("http+unix:")
+
     @classmethod
     def from_env(cls, base_url: str | None = None) -> Self:
         """What DOCKER_HOST and its like say, or else the local socket; `base_url` takes the place of DOCKER_HOST."""

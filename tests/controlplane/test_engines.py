@@ -265,9 +265,9 @@ async def secured(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[FakeEn
         yield docker
 
 
-def by_tls(docker: FakeEngine, tls: ClientTls) -> Engines:
+def by_tls(docker: FakeEngine, tls: ClientTls, **config: bool) -> Engines:
     one = settings.Engine(host=f"tcp://127.0.0.1:{docker.port}", tls=tls, millicores=4000)
-    made = make(settings.Actuator(compose_project="ours", engines={"far": one}))
+    made = make(settings.Actuator(compose_project="ours", engines={"far": one}, **config))
     assert isinstance(made, Engines)
     return made
 
@@ -280,6 +280,15 @@ async def test_an_engine_is_resized_and_listened_to_by_mutual_tls(tmp_path, secu
         assert await told.get() == ""
         secured.happened("update", VISION)
         assert await told.get() == VISION
+
+
+async def test_no_group_is_looked_for_of_an_engine_elsewhere(tmp_path, secured, authority):
+    engines = by_tls(secured, Identity.issue(tmp_path / "me", authority).client_tls(), cgroup_write=True)
+    with capture_logs() as logs:
+        await engines.write(WORKER, Quota(1500))
+    assert await engines.read(WORKER) == Quota(1500)
+    assert ([whole for whole, _ in secured.updates], logs) == ([VISION], [])
+    await engines.close()
 
 
 async def test_an_engine_with_another_certificate_is_not_spoken_to(tmp_path, secured):
