@@ -1,8 +1,11 @@
 """The Kubernetes API server: how to reach it, and what it says of a call that failed, in one line."""
 
+import asyncio
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from kubernetes import client
@@ -13,6 +16,11 @@ from urllib3.exceptions import HTTPError
 from controlplane import config as settings
 from core.config import ConfigError
 
+T = TypeVar("T")
+
+_THREADS = (
+    8  # calls at a time: of a server that does not answer each takes a thread for as long as the timeout
+)
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CONFLICT, UNPROCESSABLE, NOT_FOUND, FORBIDDEN = 409, 422, 404, 403
 # All that a call of the client raises: a refusal, urllib3's, what lies below, and what is not the object asked for.
@@ -40,14 +48,22 @@ class Status(msgspec.Struct, frozen=True):
 class ApiServer:
     """A connection to it, and the one namespace that is looked at.
 
+    Calls wait in threads of its own, so that one that is slow keeps nothing else waiting, plans least of all.
     `service_account` is where a pod finds its own. Raises ConfigError without a way to an API server.
     """
 
     def __init__(self, config: settings.Kubernetes, service_account: Path = SERVICE_ACCOUNT) -> None:
         self.namespace = config.namespace or _own_namespace(service_account)
         self.client = client.ApiClient(_connection(config))
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="apiserver")
+
+    async def run(self, call: Callable[..., T], *arguments: object) -> T:
+        """Call in one of its threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     def close(self) -> None:
+        """Return when no thread is left."""
+        self._threads.shutdown(cancel_futures=True)
         self.client.close()
         self.client.rest_client.pool_manager.clear()  # which close leaves open
 

@@ -75,10 +75,10 @@ class KubernetesActuator:
         self._asked_at: dict[str, float] = {}  # by pod: when what is not yet in force was asked for
 
     async def read(self, worker: WorkerRef) -> Quota | None:
-        return await asyncio.to_thread(self._calling, self._read, worker)
+        return await self._server.run(self._calling, self._read, worker)
 
     async def write(self, worker: WorkerRef, quota: Quota) -> None:
-        await asyncio.to_thread(self._calling, lambda worker: self._write(worker, quota), worker)
+        await self._server.run(self._calling, lambda worker: self._write(worker, quota), worker)
 
     async def host(self, worker: WorkerRef) -> str:
         return ""

@@ -1,8 +1,6 @@
 """A Lease of coordination.k8s.io, read and written through the API server."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,13 +24,11 @@ from controlplane.lease import LeaseConflictError, LeaseError
 
 T = TypeVar("T")
 
-_CALLS = 4  # one that hangs must not keep the next waiting for a thread
-
 
 class KubernetesLease:
     """The Lease that the configuration names. Raises ConfigError without a way to an API server.
 
-    Its calls have threads and a connection of their own: quotas that are slow to write must not keep it waiting.
+    Its server is one of its own, with threads and a connection: quotas that are slow to write must not keep it waiting.
     """
 
     def __init__(
@@ -42,7 +38,6 @@ class KubernetesLease:
         self._server = ApiServer(server, service_account)
         self._api = client.CoordinationV1Api(self._server.client)
         self._timeouts_s = timeouts(RENEW_EVERY * leader.lease_s)
-        self._threads = ThreadPoolExecutor(_CALLS, "lease")
 
     async def read(self) -> tuple[Claim, str]:
         return await self._calling(self._read)
@@ -60,7 +55,6 @@ class KubernetesLease:
         await self._calling(lambda: self._patch({"holderIdentity": None}, version))
 
     def close(self) -> None:
-        self._threads.shutdown()
         self._server.close()
 
     def _read(self) -> tuple[Claim, str]:
@@ -80,7 +74,7 @@ class KubernetesLease:
 
     async def _calling(self, call: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            return await self._server.run(call)
         except FAILURES as error:
             raise self._explained(error) from error
 

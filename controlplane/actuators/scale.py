@@ -64,7 +64,7 @@ class KubernetesScales:
 
     async def _calling(self, name: str, call: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(call)
+            return await self._server.run(call)
         except FAILURES as error:
             raise _explained(error, name) from error
 

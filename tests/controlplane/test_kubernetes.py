@@ -345,6 +345,17 @@ async def test_an_api_server_that_does_not_answer_is_given_up(kube, connect):
     kube.open.set()
 
 
+async def test_an_api_server_that_is_slow_keeps_nothing_else_waiting(kube, connect):
+    actuator = connect()
+    kube.open.clear()
+    reading = [asyncio.create_task(actuator.read(W)) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert await asyncio.to_thread(lambda: "planned") == "planned"
+    assert not any(task.done() for task in reading)
+    kube.open.set()
+    assert await asyncio.gather(*reading) == [Quota(1000)] * 50
+
+
 async def test_outside_of_a_cluster_the_error_names_the_field(monkeypatch, tmp_path):
     from controlplane.actuators.kubernetes import KubernetesActuator
 
