@@ -69,7 +69,8 @@ class Actuator(Protocol):
         """Put `quota` in force, with a CPU weight in proportion; in force on return.
 
         But for a memory limit that is lowered: that is so no further than what is in use allows, may come later, and is
-        no failure if it does not. CPU does not depend on what becomes of memory.
+        no failure if it does not. CPU does not depend on what becomes of memory. Neither holds in Kubernetes, where one
+        resize has both: while a kubelet cannot lower memory, the CPU asked for with it counts as not in force.
 
         Raises ActuationError, and Pending where the owner takes its time.
         """

@@ -82,19 +82,25 @@ def status_of(error: ApiException) -> Status:
     return status if status.message else Status(f"{error.status} {error.reason}", status.details)
 
 
+def is_unreachable(error: Exception) -> bool:
+    """Whether one of FAILURES is no answer of the API server at all."""
+    if isinstance(error, ApiException):
+        return not error.status  # as of a TLS handshake that failed
+    return isinstance(error, (HTTPError, OSError))
+
+
 def explained(error: Exception, wanted: str) -> str:
     """One of FAILURES as one line; `wanted` is what was asked for, as "a pod"."""
+    if is_unreachable(error):
+        text = status_of(error).message if isinstance(error, ApiException) else error
+        return f"Kubernetes API server unreachable: {text}"
     if not isinstance(error, ApiException):
-        if isinstance(error, (HTTPError, OSError)):
-            return f"Kubernetes API server unreachable: {error}"
         # As a proxy may answer; its text is of many lines.
         return f"the API server answered with something else than {wanted}"
     status = status_of(error)
     if error.status == FORBIDDEN and (missing := _MISSING.search(status.message)):
         verb, resource = missing["verb"], missing["resource"]
         return f"the control plane's Role lacks the verb {verb} on {resource}: {status.message}"
-    if not error.status:  # no answer at all, as of a TLS handshake that failed
-        return f"Kubernetes API server unreachable: {status.message}"
     return f"Kubernetes refused: {status.message}"
 
 

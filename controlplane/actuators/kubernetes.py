@@ -12,7 +12,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from controlplane import config as settings
-from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef
+from controlplane.actuators import ActuationError, Pending, Quota, Unreachable, WorkerRef
 from controlplane.actuators.apiserver import (
     CONFLICT,
     FAILURES,
@@ -21,6 +21,7 @@ from controlplane.actuators.apiserver import (
     UNPROCESSABLE,
     ApiServer,
     explained,
+    is_unreachable,
     status_of,
     timeouts,
 )
@@ -217,7 +218,8 @@ class KubernetesActuator:
         try:
             return call(worker)
         except FAILURES as error:
-            raise ActuationError(self._explained(error, worker.container_id)) from error
+            kind = Unreachable if is_unreachable(error) else ActuationError
+            raise kind(self._explained(error, worker.container_id)) from error
 
     def _explained(self, error: Exception, pod: str) -> str:
         if isinstance(error, ApiException) and error.status == NOT_FOUND:
