@@ -16,6 +16,8 @@ BACKOFF_S = 0.5  # after the first failed write; doubles with each in a row
 # An owner that is well again does not say so. What is planned shall be in force 3 s after that, of which a call that
 # hangs may take 2, as actuator.docker_timeout_s says.
 MAX_BACKOFF_S = 0.75
+# One that has thought about it and refused, or put it off, says the same for a while, and each time takes a call.
+MAX_PUT_OFF_S = 5.0
 PENDING_S = 0.2  # until a write is asked for again that was accepted: a kubelet acts within a second or so
 # Owners round what they are given, to microseconds of a period, to pages, to MiB.
 _ROUNDING = 0.01
@@ -250,7 +252,7 @@ class Resize:
         """Replace the target, at whatever step the last one is. Raises ValueError if `version` is not newer."""
         if version <= max(self.version, *self._held, NONE):
             raise ValueError(f"version: expected one newer than {self.version}, got {version}")
-        self._target = _Target(SendDirective(version, allocation), allocation.quota)
+        self._replace(_Target(SendDirective(version, allocation), allocation.quota), now)
         return self._step(now)
 
     def restore(self, now: float) -> list[Action]:
@@ -266,7 +268,8 @@ class Resize:
             cpu_millicores=quota.cpu_millicores or allocation.cpu_millicores,
             memory_bytes=quota.memory_bytes,
         )
-        self._target = _Target(SendDirective(Version(newest.term, newest.epoch + 1), allocation), quota)
+        directive = SendDirective(Version(newest.term, newest.epoch + 1), allocation)
+        self._replace(_Target(directive, quota), now)
         return self._step(now)
 
     def acknowledged(self, version: Version, now: float) -> list[Action]:
@@ -286,11 +289,15 @@ class Resize:
         self._retry_at = now
         return self._step(now)
 
-    def quota_failed(self, now: float) -> list[Action]:
-        """The write that was out has failed, as far as is known: it is tried again after a while."""
+    def quota_failed(self, now: float, *, put_off: bool = False) -> list[Action]:
+        """The write that was out has failed, as far as is known: it is tried again after a while.
+
+        A longer one if the owner has `put_off` what was asked for, or refused it.
+        """
         self._certain = False
         self._writing = None
-        self._retry_at = now + min(BACKOFF_S * 2**self._failures, MAX_BACKOFF_S)
+        most_s = MAX_PUT_OFF_S if put_off else MAX_BACKOFF_S
+        self._retry_at = now + min(BACKOFF_S * 2**self._failures, most_s)
         self._failures += 1
         return self._step(now)
 
@@ -324,6 +331,12 @@ class Resize:
     def poll(self, now: float) -> list[Action]:
         """Try a failed write again once its time has come, and notice what is overdue."""
         return self._step(now)
+
+    def _replace(self, target: "_Target", now: float) -> None:
+        if self._target is None or self._target.quota != target.quota:
+            # What was put off says nothing of this.
+            self._retry_at = min(self._retry_at, now + MAX_BACKOFF_S)
+        self._target = target
 
     def _step(self, now: float) -> list[Action]:
         self._now = now

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from controlplane import status
-from controlplane.actuators import ActuationError, Actuator, Pending, Unreachable, WorkerRef
+from controlplane.actuators import ActuationError, Actuator, Pending, PutOff, Unreachable, WorkerRef
 from controlplane.metrics import Metrics
 from controlplane.resize import Action, Allocation, Quota, SendDirective, SetQuota
 from controlplane.state import Worker
@@ -159,11 +159,13 @@ class Session:
             self.perform(resize.quota_pending(self._clock()))
             await self._try_again()
         except Exception as error:
+            put_off = isinstance(error, PutOff)
             if not isinstance(error, ActuationError):  # a mistake, which must not end this worker's writes
+                put_off = True  # nor fill a log
                 log.exception("write failed", worker=self.worker.worker_id, service=self.worker.service)
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
             self.worker.failure = str(error) or type(error).__name__
-            self.perform(resize.quota_failed(self._clock()))
+            self.perform(resize.quota_failed(self._clock(), put_off=put_off))
             if not (isinstance(error, Unreachable) and self._is_known and await self._is_known(self)):
                 self.complain("quota not written", str(error))
             await self._try_again()

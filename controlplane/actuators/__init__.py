@@ -16,6 +16,7 @@ __all__ = [
     "ActuationError",
     "Actuator",
     "Pending",
+    "PutOff",
     "Quota",
     "Unreachable",
     "WorkerRef",
@@ -31,6 +32,10 @@ class ActuationError(Exception):
 
 class Unreachable(ActuationError):
     """The owner of a quota does not answer: of none of its workers can anything be known."""
+
+
+class PutOff(ActuationError):
+    """The owner refuses a quota, or puts it off: asked again soon, it will say the same."""
 
 
 class Pending(ActuationError):

@@ -12,10 +12,11 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from controlplane import config as settings
-from controlplane.actuators import ActuationError, Pending, Quota, Unreachable, WorkerRef
+from controlplane.actuators import ActuationError, Pending, PutOff, Quota, Unreachable, WorkerRef
 from controlplane.actuators.apiserver import (
     CONFLICT,
     FAILURES,
+    FORBIDDEN,
     NOT_FOUND,
     SERVICE_ACCOUNT,
     UNPROCESSABLE,
@@ -50,7 +51,7 @@ class KubernetesActuator:
 
     Touches only pods with the configured labels, in one namespace, up to the configured ceilings. Memory is left alone,
     and read as unlimited, unless resize_memory. A write does not wait for the node: it raises Pending until the kubelet
-    says that the size is in force, and ActuationError where it was put off, or takes longer than the timeout. A size
+    says that the size is in force, and PutOff where it was put off, or takes longer than the timeout. A size
     that the node cannot give is not asked for again while the pod is on that node.
     """
 
@@ -178,7 +179,7 @@ class KubernetesActuator:
         if refusal.node != pod.node:
             del self._refused[pod.name]
         elif wanted.reaches(refusal.limits):
-            raise ActuationError(
+            raise PutOff(
                 f"pod {pod.name}: {wanted} not asked for, as node {pod.node} refused {refusal.limits}: {refusal.text}"
             )
 
@@ -193,7 +194,7 @@ class KubernetesActuator:
         )
         put_off = pod.condition is not None and pod.condition.reason
         if put_off or waited_s >= self._config.timeout_s:
-            raise ActuationError(text)
+            raise PutOff(text)
         raise Pending(text)
 
     def _resize(self, pod: Pod, wanted: Limits) -> None:
@@ -218,8 +219,12 @@ class KubernetesActuator:
         try:
             return call(worker)
         except FAILURES as error:
-            kind = Unreachable if is_unreachable(error) else ActuationError
-            raise kind(self._explained(error, worker.container_id)) from error
+            text = self._explained(error, worker.container_id)
+            if is_unreachable(error):
+                raise Unreachable(text) from error
+            if isinstance(error, ApiException) and error.status in (FORBIDDEN, UNPROCESSABLE):
+                raise PutOff(text) from error
+            raise ActuationError(text) from error
 
     def _explained(self, error: Exception, pod: str) -> str:
         if isinstance(error, ApiException) and error.status == NOT_FOUND:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane import config as settings
-from controlplane.actuators import ActuationError, Pending, Quota, Unreachable, WorkerRef, make
+from controlplane.actuators import ActuationError, Pending, PutOff, Quota, Unreachable, WorkerRef, make
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
 from controlplane.resize import Allocation, Resize, Version
@@ -77,6 +77,13 @@ async def put(actuator, quota: Quota) -> None:
     with pytest.raises(Pending):
         await actuator.write(W, quota)
     await actuator.write(W, quota)
+
+
+async def put_off(actuator, quota: Quota) -> str:
+    """The text of an error that says that asking again soon is of no use."""
+    with pytest.raises(PutOff) as error:
+        await actuator.write(W, quota)
+    return str(error.value)
 
 
 async def refusal(actuator, quota: Quota) -> str:
@@ -203,7 +210,7 @@ async def test_what_the_node_cannot_give_is_not_asked_for_again(kube, connect):
     with pytest.raises(Pending):
         await actuator.write(W, Quota(9000))
     for millicores in (9000, 9500):
-        text = await refusal(actuator, Quota(millicores))
+        text = await put_off(actuator, Quota(millicores))
         assert "PodResizePending (Infeasible): Node didn't have enough capacity" in text
         assert (
             f"{millicores} millicores and 1073741824 bytes not asked for, as node node-1 refused 9000" in text
@@ -235,7 +242,7 @@ async def test_what_the_node_puts_off_is_not_in_force(kube, connect):
     with pytest.raises(Pending):
         await actuator.write(W, Quota(2000))
     for _ in range(2):
-        text = await refusal(actuator, Quota(2000))
+        text = await put_off(actuator, Quota(2000))
         assert "not in force: PodResizePending (Deferred): Node didn't have enough resource: cpu" in text
         kube.kubelet()
     assert await actuator.read(W) == Quota(1000)
@@ -295,6 +302,14 @@ async def test_a_verb_that_the_role_lacks_is_named(kube, connect, missing):
     assert text.startswith(
         f'the control plane\'s Role lacks the verb {verb} on {resource}: pods "w" is forbidden'
     )
+
+
+async def test_what_is_forbidden_or_invalid_is_not_asked_for_again_soon(kube, connect):
+    actuator = connect()
+    kube.answer = 403, b""
+    await put_off(actuator, Quota(1500))
+    kube.answer = 422, b""
+    await put_off(actuator, Quota(1500))
 
 
 async def test_an_api_server_without_the_subresource_is_too_old(kube, connect):

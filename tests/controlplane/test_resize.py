@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -118,6 +120,27 @@ def test_a_failed_write_is_tried_again_ever_more_rarely():
         now += delay
         assert resize.poll(now) == [SetQuota(2000, 0)]
     assert resize.quota_written(2000, 0, now) == [SendDirective(V1, BIG)]
+
+
+def test_what_its_owner_puts_off_is_asked_for_more_rarely_and_something_else_soon():
+    resize = attached()
+    assert resize.retarget(BIG, V1, 0.0) == [SetQuota(2000, 0)]
+    now = 0.0
+    for delay in (0.5, 1.0, 2.0, 4.0, 5.0):
+        assert resize.quota_failed(now, put_off=True) == []
+        assert resize.wake_at() == now + delay
+        now += delay
+        assert resize.poll(now) == [SetQuota(2000, 0)]
+    assert resize.quota_failed(now, put_off=True) == []
+    # The same quota is not asked for sooner, another one is, and what it was found with in the end.
+    assert resize.retarget(replace(BIG, max_batch=2), V2, now) == []
+    assert resize.wake_at() == now + 5.0
+    assert resize.retarget(allocation(1500), V3, now) == []
+    assert resize.wake_at() == now + 0.75
+    assert resize.poll(now + 0.75) == [SetQuota(1500, 0)]
+    assert resize.quota_failed(now + 0.75, put_off=True) == []
+    resize.restore(now + 1.0)
+    assert resize.wake_at() == now + 1.75
 
 
 def test_growth_that_is_accepted_and_not_in_force_is_not_told_to_the_worker():
@@ -425,12 +448,12 @@ class ResizeMachine(RuleBasedStateMachine):
         self.perform(self.leader.quota_written(written.cpu_millicores, written.memory_bytes, self.now))
 
     @precondition(lambda self: self.writing)
-    @rule(performed=st.booleans())
-    def write_fails(self, performed: bool) -> None:
+    @rule(performed=st.booleans(), put_off=st.booleans())
+    def write_fails(self, performed: bool, put_off: bool) -> None:
         if performed:  # and only the answer was lost
             self.perform_write()
         self.writing = None
-        self.perform(self.leader.quota_failed(self.now))
+        self.perform(self.leader.quota_failed(self.now, put_off=put_off))
 
     @precondition(lambda self: self.writing)
     @rule()
