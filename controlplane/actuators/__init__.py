@@ -89,6 +89,12 @@ class Actuator(Protocol):
         Runs until it is cancelled, and returns where nobody tells.
         """
 
+    def forget(self, worker: WorkerRef) -> None:
+        """Keep nothing more of what a worker ran in, as far as nothing is under way there; quotas stay.
+
+        To be called when nobody is attached from there. One that is attached later is found anew.
+        """
+
     async def close(self) -> None:
         """Release connections; quotas stay."""
 

@@ -59,6 +59,12 @@ class _Container:
     updating: asyncio.Lock = field(default_factory=asyncio.Lock)
     following: asyncio.Task[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether somebody still writes to it or to its record."""
+        follows = self.following is not None and not self.following.done()
+        return follows or self.writing.locked() or self.updating.locked()
+
 
 class Direct:
     """Writes quotas where it can; containers are known by their whole ids, as the engine told them."""
@@ -123,6 +129,13 @@ class Direct:
             return container.group.working_set_bytes()
         except CgroupError:
             return None
+
+    def forget(self, these: Callable[[str], bool]) -> None:
+        """Know nothing more of `these` containers, but where the record has yet to follow."""
+        for container_id, container in tuple(self._containers.items()):
+            if these(container_id) and not container.busy:
+                del self._containers[container_id]
+        self._complained = {told for told in self._complained if not these(told[1])}
 
     async def close(self) -> None:
         """Bring every record to what is in force, as far as one attempt does."""
@@ -198,8 +211,10 @@ class Direct:
                 self._complain(container_id, str(error), "record not updated")
                 await self.hold(container_id)  # what fails may have put back what was there before
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
-                gone = container.group is None or not container.group.cpu.is_dir()
-                if gone or self._closing.is_set():
+                if container.group is None or self._closing.is_set():
+                    return
+                if not container.group.cpu.is_dir():
+                    self._containers.pop(container_id, None)
                     return
             else:
                 pause_s = self._pause_s

@@ -105,6 +105,20 @@ class DockerActuator:
     async def watch(self, changed: Callable[[str], None]) -> None:
         await follow(self._engine, self._host, self._config.docker_label, changed)
 
+    def forget(self, worker: WorkerRef) -> None:
+        said = worker.container_id
+        if not _ID.fullmatch(said):  # nothing is known of it, and every id begins with none
+            return
+        self._allowed.pop(said, None)
+
+        def its(whole: str) -> bool:
+            return whole.startswith(said)  # which one is gone may not be known any more
+
+        self._held_up.difference_update([whole for whole in tuple(self._held_up) if its(whole)])
+        self._memory.forget(its)
+        if self._direct is not None:
+            self._direct.forget(its)
+
     async def settle(self) -> None:
         """Wait until memory limits are as low as was asked for, or as may be."""
         await self._memory.settle()
@@ -256,9 +270,10 @@ class DockerActuator:
             return call(worker)
         except NotFound as error:
             gone = worker.container_id
-            self._allowed = {
-                said: each for said, each in self._allowed.items() if gone not in (said, each.id)
-            }
+            for said, each in tuple(self._allowed.items()):
+                if gone in (said, each.id):
+                    self._allowed.pop(said, None)
+                    self._pins.forget(each.id)
             raise ActuationError(f"container {gone[:12]} is gone: {error.explanation}") from error
         except APIError as error:
             raise ActuationError(f"Docker refused: {error.explanation or error}") from error

@@ -57,6 +57,10 @@ class Engines:
     async def watch(self, changed: Callable[[str], None]) -> None:
         await asyncio.gather(*(engine.watch(changed) for engine in self._engines.values()))
 
+    def forget(self, worker: WorkerRef) -> None:
+        if (home := self._homes.pop(worker.container_id, None)) is not None:
+            self._engines[home].forget(worker)
+
     async def close(self) -> None:
         await asyncio.gather(*(engine.close() for engine in self._engines.values()))
 

@@ -16,7 +16,7 @@ class FakeActuator:
     `failure`, while not empty, is the text of the error that every call raises, `unreachable` that of an owner that is
     gone, and `mistake` is raised as it is. More than `most_millicores` is refused. While `slow`, writes
     are accepted and not in force; while `mute`, they are not answered.
-    `hosts` by worker id says who runs where, and `changed` tells whoever watches.
+    `hosts` by worker id says who runs where, `changed` tells whoever watches, and `forgotten` are those that were.
     """
 
     kind = "fake"
@@ -33,6 +33,7 @@ class FakeActuator:
         self.slow = False
         self.mute = False
         self.hosts: dict[str, str] = {}
+        self.forgotten: list[WorkerRef] = []
         self.changed: Callable[[str], None] | None = None
         self._open = asyncio.Event()
         self._open.set()
@@ -75,6 +76,9 @@ class FakeActuator:
         self._fail()
         self.changed = changed
         await asyncio.Event().wait()
+
+    def forget(self, worker: WorkerRef) -> None:
+        self.forgotten.append(worker)
 
     async def close(self) -> None:
         pass

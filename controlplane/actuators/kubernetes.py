@@ -88,6 +88,10 @@ class KubernetesActuator:
     async def watch(self, changed: Callable[[str], None]) -> None:
         pass
 
+    def forget(self, worker: WorkerRef) -> None:
+        self._refused.pop(worker.container_id, None)
+        self._asked_at.pop(worker.container_id, None)
+
     async def close(self) -> None:
         await asyncio.to_thread(self._server.close)
 

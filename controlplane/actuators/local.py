@@ -45,6 +45,9 @@ class LocalActuator:
     async def watch(self, changed: Callable[[str], None]) -> None:
         pass
 
+    def forget(self, worker: WorkerRef) -> None:
+        self._memory.forget(str(Path(worker.cgroup_path).resolve()).__eq__)
+
     async def settle(self) -> None:
         """Wait until memory limits are as low as was asked for, or as may be."""
         await self._memory.settle()

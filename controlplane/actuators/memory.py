@@ -65,6 +65,12 @@ class MemoryLimits:
             return limit_bytes
         return container.wanted
 
+    def forget(self, these: Callable[[str], bool]) -> None:
+        """Know nothing more of `these` containers, but for limits that are changing."""
+        for container_id, container in tuple(self._containers.items()):
+            if these(container_id) and not container.lowering and not container.changing.locked():
+                del self._containers[container_id]
+
     async def settle(self) -> None:
         """Wait until everything is lowered that was asked for."""
         await asyncio.gather(*self._lowering)

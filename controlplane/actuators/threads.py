@@ -23,5 +23,8 @@ class ThreadsActuator:
     async def watch(self, changed: Callable[[str], None]) -> None:
         pass
 
+    def forget(self, worker: WorkerRef) -> None:
+        pass
+
     async def close(self) -> None:
         pass

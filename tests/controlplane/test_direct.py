@@ -201,6 +201,23 @@ async def test_what_cannot_be_written_the_engine_writes_and_it_is_told_of_once(r
     assert events == [("control group not written directly", each[:12]) for each in (ID, OTHER)]
 
 
+async def test_what_is_forgotten_is_found_anew_but_not_before_its_record_follows(root):
+    path = group(root / "sys/fs/cgroup/docker" / ID)
+    record = Record(path / "cpu.max")
+    actuator = Direct(PERIOD_US, record, root, pause_s=0.0)
+    assert await actuator.write(ID, 1500)
+    actuator.forget(ID.__eq__)
+    await record.written.wait()
+    assert record.said == [1500]
+    (path / "cpu.max").unlink()
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert not await actuator.write(ID, 800)
+            actuator.forget(ID.__eq__)
+    assert [line["event"] for line in logs] == ["control group not written directly"] * 2
+    await actuator.close()
+
+
 async def test_what_was_to_be_recorded_does_not_follow_what_the_engine_writes(root):
     path = group(root / "sys/fs/cgroup/docker" / ID)
     record = Record(path / "cpu.max")

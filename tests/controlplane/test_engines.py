@@ -234,6 +234,19 @@ async def test_an_engine_that_does_not_answer_holds_up_no_worker_of_another(tmp_
         await engines.close()
 
 
+async def test_a_container_that_is_forgotten_is_asked_for_anew(tmp_path):
+    near, far = engine(tmp_path / "near.sock", VISION), engine(tmp_path / "far.sock", OTHER)
+    engines = several(near=near, far=far)
+    async with running(near, far):
+        assert await engines.host(WORKER) == "near"
+        near.containers, far.containers = far.containers, near.containers
+        assert await engines.host(WORKER) == "near"
+        engines.forget(WORKER)
+        assert await engines.host(WORKER) == "far"
+        engines.forget(WorkerRef("stranger"))
+        await engines.close()
+
+
 async def test_a_worker_that_no_engine_has_is_an_error_that_says_so(tmp_path):
     one, two = engine(tmp_path / "one.sock", OTHER), engine(tmp_path / "two.sock")
     async with running(one, two):

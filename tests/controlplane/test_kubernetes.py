@@ -224,6 +224,17 @@ async def test_what_the_node_cannot_give_is_not_asked_for_again(kube, connect):
     await put(actuator, Quota(9000))
 
 
+async def test_a_pod_that_is_forgotten_is_asked_anew(kube, connect):
+    actuator = connect()
+    with pytest.raises(Pending):
+        await actuator.write(W, Quota(9000))
+    await put_off(actuator, Quota(9000))
+    await put(actuator, Quota(4000))
+    actuator.forget(W)
+    with pytest.raises(Pending):
+        await actuator.write(W, Quota(9000))
+
+
 async def test_a_refusal_is_not_taken_for_one_of_the_next_size(kube, connect):
     actuator = connect()
     with pytest.raises(Pending):

@@ -115,3 +115,19 @@ async def test_a_limit_that_is_as_low_as_it_may_be_counts_as_what_was_asked_for(
     assert engine.limits == {"c": 200}
     assert limits.read("c", 200) == 100
     assert limits.read("c", 300) == 300  # somebody else was there
+
+
+async def test_what_is_forgotten_is_looked_at_anew_but_not_while_it_changes():
+    engine = Engine()
+    limits = MemoryLimits(engine.put)
+    engine.open.clear()
+    await limits.write("c", 100)
+    await engine.began.wait()
+    limits.forget("c".__eq__)
+    assert limits.read("c", 500) == 100
+    engine.open.set()
+    await limits.settle()
+    limits.forget("d".__eq__)
+    assert limits.read("c", 200) == 100
+    limits.forget("c".__eq__)
+    assert limits.read("c", 200) == 200
