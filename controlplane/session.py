@@ -159,9 +159,10 @@ class Session:
             self.perform(resize.quota_pending(self._clock()))
             await self._try_again()
         except Exception as error:
-            put_off = isinstance(error, PutOff)
-            if not isinstance(error, ActuationError):  # a mistake, which must not end this worker's writes
-                put_off = True  # nor fill a log
+            # A mistake must neither end this worker's writes nor fill a log.
+            mistake = not isinstance(error, ActuationError)
+            put_off = mistake or isinstance(error, PutOff)
+            if mistake:
                 log.exception("write failed", worker=self.worker.worker_id, service=self.worker.service)
             self._metrics.actuation_failures.labels(self._actuator.kind).inc()
             self.worker.failure = str(error) or type(error).__name__

@@ -73,7 +73,8 @@ class FakeActuator:
         return self.hosts.get(worker.worker_id, "")
 
     async def watch(self, changed: Callable[[str], None]) -> None:
-        self._fail()
+        if self.mistake is not None:
+            raise self.mistake
         self.changed = changed
         await asyncio.Event().wait()
 

@@ -224,7 +224,7 @@ async def test_what_the_node_cannot_give_is_not_asked_for_again(kube, connect):
     await put(actuator, Quota(9000))
 
 
-async def test_a_pod_that_is_forgotten_is_asked_anew(kube, connect):
+async def test_a_pod_that_is_forgotten_is_asked_anew(connect):
     actuator = connect()
     with pytest.raises(Pending):
         await actuator.write(W, Quota(9000))
