@@ -12,7 +12,7 @@ at any time; the shell reports how it ended.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-BACKOFF_S = 0.5  # after the first failed write; doubles with each in a row
+_BACKOFF_S = 0.5  # after the first failure; doubles with each in a row
 # An owner that is well again does not say so. What is planned shall be in force 3 s after that, of which a call that
 # hangs may take 2, as actuator.docker_timeout_s says.
 MAX_BACKOFF_S = 0.75
@@ -107,6 +107,12 @@ def smallest(quotas: Iterable[Quota]) -> Quota:
         min((value for value in cpu if value is not None), default=None),
         min((value for value in memory if value), default=0),
     )
+
+
+def backoff_s(failures: int, most_s: float = MAX_BACKOFF_S) -> float:
+    """How long to wait after so many failures in a row before this one."""
+    # Of thousands, as in a quarter of an hour, the power is none that a float holds.
+    return min(_BACKOFF_S * 2 ** min(failures, 10), most_s)
 
 
 def next_term(reported: Iterable[Version | None]) -> int:
@@ -297,7 +303,7 @@ class Resize:
         self._certain = False
         self._writing = None
         most_s = MAX_PUT_OFF_S if put_off else MAX_BACKOFF_S
-        self._retry_at = now + min(BACKOFF_S * 2**self._failures, most_s)
+        self._retry_at = now + backoff_s(self._failures, most_s)
         self._failures += 1
         return self._step(now)
 

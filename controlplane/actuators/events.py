@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from controlplane.actuators.engine import Engine
-from controlplane.resize import BACKOFF_S, MAX_BACKOFF_S
+from controlplane.resize import backoff_s
 from core.files import FileError
 
 # A connection that has been silent for so long may be dead, and nobody would say so.
@@ -67,7 +67,7 @@ async def follow(
             told = True
             # Whether the engine is gone is for those to tell who need it.
             log.info("events interrupted", host=name, error=cause)
-        await asyncio.sleep(refused_s if refused else min(BACKOFF_S * 2**failures, MAX_BACKOFF_S))
+        await asyncio.sleep(refused_s if refused else backoff_s(failures))
         failures += 1
 
 

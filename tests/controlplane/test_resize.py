@@ -122,6 +122,14 @@ def test_a_failed_write_is_tried_again_ever_more_rarely():
     assert resize.quota_written(2000, 0, now) == [SendDirective(V1, BIG)]
 
 
+def test_an_owner_that_is_gone_for_hours_is_still_asked():
+    resize = attached()
+    resize.retarget(BIG, V1, 0.0)
+    for second in range(2000):
+        resize.quota_failed(float(second))
+        assert resize.poll(second + 0.75) == [SetQuota(2000, 0)]
+
+
 def test_what_its_owner_puts_off_is_asked_for_more_rarely_and_something_else_soon():
     resize = attached()
     assert resize.retarget(BIG, V1, 0.0) == [SetQuota(2000, 0)]
