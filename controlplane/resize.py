@@ -112,7 +112,7 @@ def smallest(quotas: Iterable[Quota]) -> Quota:
 def backoff_s(failures: int, most_s: float = MAX_BACKOFF_S) -> float:
     """How long to wait after so many failures in a row before this one."""
     # Of thousands, as in a quarter of an hour, the power is none that a float holds.
-    return min(_BACKOFF_S * 2 ** min(failures, 10), most_s)
+    return min(_BACKOFF_S * 2.0 ** min(failures, 10), most_s)
 
 
 def next_term(reported: Iterable[Version | None]) -> int:

@@ -75,11 +75,30 @@ class LocalActuator:
     async def _put_memory(self, path: str, limit_bytes: int, may_lower: bool) -> int | None:
         try:
             # In a thread: lowering a memory limit makes the kernel reclaim pages first.
-            return await asyncio.to_thread(
-                _set_memory, Cgroup.at(Path(path), self._proc_root), limit_bytes, may_lower
-            )
+            return await asyncio.to_thread(self._set_memory, Path(path), limit_bytes, may_lower)
         except CgroupError as error:
             raise ActuationError(str(error)) from error
+
+    def _set_memory(self, path: Path, limit_bytes: int, may_lower: bool) -> int | None:
+        """Change a memory limit, 0 for none, and give what it is now; None if that would lower it, and it may not.
+
+        It is lowered to no less than what is in use allows. Raises CgroupError for one that is raised.
+        """
+        group = Cgroup.at(path, self._proc_root)
+        held = Held(group.memory_limit_bytes() or 0, 0)
+        if limit_bytes == held.limit_bytes:
+            return limit_bytes
+        if not held.lowered_by(limit_bytes):
+            group.set_memory_limit(limit_bytes or None)
+        elif not may_lower:
+            return None
+        elif held.lowered_by(limit_bytes := floored(limit_bytes, group.working_set_bytes())):
+            try:
+                group.set_memory_limit(limit_bytes)
+            except CgroupError:  # version 1: what is in use cannot be taken away
+                if not group.cpu.is_dir():
+                    raise
+        return group.memory_limit_bytes() or 0
 
     def _group(self, worker: WorkerRef) -> Cgroup:
         if not worker.cgroup_path:
@@ -97,22 +116,3 @@ class LocalActuator:
             return Cgroup.at(path, self._proc_root)
         except CgroupError as error:
             raise ActuationError(f"worker {worker.worker_id}: {error}") from error
-
-
-def _set_memory(group: Cgroup, limit_bytes: int, may_lower: bool) -> int | None:
-    """Change a memory limit, 0 for none, and give what it is now; None if that would lower it, and it may not.
-
-    It is lowered to no less than what is in use allows. Raises CgroupError for one that is raised.
-    """
-    held = Held(group.memory_limit_bytes() or 0, 0)
-    if not held.lowered_by(limit_bytes):
-        group.set_memory_limit(limit_bytes or None)
-    elif not may_lower:
-        return None
-    elif held.lowered_by(limit_bytes := floored(limit_bytes, group.working_set_bytes())):
-        try:
-            group.set_memory_limit(limit_bytes)
-        except CgroupError:  # version 1: what is in use cannot be taken away
-            if not group.cpu.is_dir():
-                raise
-    return group.memory_limit_bytes() or 0
