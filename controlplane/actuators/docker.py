@@ -29,6 +29,8 @@ DEFAULT_SHARES = 1024
 log = structlog.get_logger()
 
 _ID = re.compile(r"[0-9a-f]{12,64}")
+# What comes of another document than was expected.
+_NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,12 +285,7 @@ class DockerActuator:
             # Whatever the connection was worth, the next call makes a new one.
             self._engine.disconnect()
             raise Unreachable(f"Docker engine unreachable: {error}") from error
-        except (
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:  # of other documents than expected
+        except _NOT_UNDERSTOOD as error:
             text = f"{type(error).__name__}: {error}"
             raise ActuationError(f"the engine's answer is not understood: {text}") from error
 
