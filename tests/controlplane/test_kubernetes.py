@@ -376,7 +376,8 @@ async def test_an_api_server_that_is_slow_keeps_nothing_else_waiting(kube, conne
     kube.open.clear()
     reading = [asyncio.create_task(actuator.read(W)) for _ in range(50)]
     await asyncio.sleep(0)
-    assert await asyncio.to_thread(lambda: "planned") == "planned"
+    async with asyncio.timeout(5.0):
+        assert await asyncio.to_thread(lambda: "planned") == "planned"
     assert not any(task.done() for task in reading)
     kube.open.set()
     assert await asyncio.gather(*reading) == [Quota(1000)] * 50
