@@ -12,21 +12,23 @@ import structlog
 
 from controlplane import governor, planner, status
 from controlplane.actuators import ActuationError, Actuator
+from controlplane.allocation import Quota
 from controlplane.config import Config
 from controlplane.explanation import Round
 from controlplane.exploration import Exploration
 from controlplane.governor import Governor, crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
-from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.prior import Priors
 from controlplane.reconciliation import Reconciliation
-from controlplane.resize import Quota, Resize
+from controlplane.reports import AbsurdReportError, allocation_of, version_of
+from controlplane.resize import Resize
 from controlplane.scaling import Scaling
 from controlplane.session import Owner, Session, worker_ref
-from controlplane.state import AbsurdReportError, Fleet, Host, Worker, allocation_of, version_of
+from controlplane.shape import HEAD_ROOM_MILLICORES
+from controlplane.state import Fleet, Host, Worker
 from controlplane.store import Decision, Store
 from protos import control_pb2
 

@@ -8,8 +8,9 @@ import grpc
 from controlplane import explanation, status
 from controlplane.loop import ControlLoop
 from controlplane.overrides import PolicyError
+from controlplane.reports import AbsurdReportError, check_hello
 from controlplane.session import Session
-from controlplane.state import AbsurdReportError, Worker, check_hello
+from controlplane.state import Worker
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 

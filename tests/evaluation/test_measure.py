@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane.actuators.fake import FakeActuator
+from controlplane.allocation import Allocation, Version
 from controlplane.config import Config
 from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
-from controlplane.resize import Allocation, Version
 from controlplane.server import AdminServer
 from controlplane.state import Fleet, Host
 from controlplane.store import Decision, Store
