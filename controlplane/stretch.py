@@ -59,8 +59,8 @@ def walls(
 ) -> tuple[Floats, Floats]:
     """Wall time of executions with all slots busy, [shape, rows - 1]: mean and upper quantile.
 
-    `grid` is the model's, of as many threads as any shape has at the least, and of the rows that are asked for. Of each
-    shape the quota, instances and threads are a column [shape, 1].
+    `grid` is the model's, of at least the threads of any shape, and of the rows that are asked for. Of each shape the
+    quota, instances and threads are a column [shape, 1].
     """
     mean, upper = (work[threads[:, 0] - 1] for work in grid)
     crowd = 1 + model.kappa * (instances - 1)
