@@ -133,6 +133,11 @@ class Fleet:
     def policy(self, service: str) -> ServicePolicy:
         return self.policies.get(service, ServicePolicy())
 
+    def most_millicores(self, service: str, host: Host | None) -> int:
+        """What a worker on `host` may have, whatever it says that it has; on any, where that is not known."""
+        any_of = self.hosts.values() if host is None else [host]
+        return min(*(one.millicores for one in any_of), self.policy(service).max_millicores)
+
     def model(self, digest: str) -> LatencyModel:
         """What is known of a model; workers of the same file share it."""
         return self._models.setdefault(digest, LatencyModel(self._latency_quantile))
