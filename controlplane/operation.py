@@ -68,12 +68,6 @@ class ServiceState:
         return self.cores_used >= share * most
 
 
-@functools.lru_cache
-def _columns(limits: Limits, host_millicores: int) -> Integers:
-    """Give `shapes` as columns of millicores, instances and threads."""
-    return np.array(shapes(limits, host_millicores)).T[:, :, None]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Shapes:
     """Slots under quotas, one entry of every array for each."""
@@ -195,6 +189,12 @@ def operations(
         of=of,
         batch=batches[limit],
     )
+
+
+@functools.lru_cache
+def _columns(limits: Limits, host_millicores: int) -> Integers:
+    """Give `shapes` as columns of millicores, instances and threads."""
+    return np.array(shapes(limits, host_millicores)).T[:, :, None]
 
 
 def _rows(load: Floats, request_rows: int, limits: Integers, most: float) -> Integers:
