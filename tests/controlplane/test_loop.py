@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
+from controlplane.allocation import Quota
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
@@ -17,7 +18,6 @@ from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner
 from controlplane.prior import Priors
 from controlplane.profiled import Times
 from controlplane.profilefile import Profile
-from controlplane.resize import Quota
 from controlplane.scaling import Scaling
 from controlplane.session import Session
 from controlplane.state import Fleet, Host
