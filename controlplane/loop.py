@@ -135,8 +135,8 @@ class ControlLoop:
             host, quota = await self._found(hello)
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
-            profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
-            self.fleet.remember(hello.model_digest, remembered or profiled)
+            cells = self._priors.beneath(remembered, hello.service, hello.model_digest, self._clock())
+            self.fleet.remember(hello.model_digest, cells)
         now = self._clock()
         found = allocation_of(hello.allocation)
         startup = 0 if self.fleet.paused else self._startup_millicores(hello, host)
