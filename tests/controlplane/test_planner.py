@@ -90,6 +90,23 @@ def test_shapes_are_within_limits_and_never_none(low, extra, host, instances, th
         assert n * t == 1 or 1000 * n * t < millicores + 1000
 
 
+@given(low=st.integers(1, 9000), extra=st.integers(0, 20_000), host=st.integers(1, 20_000))
+def test_shapes_are_steps_apart_on_hosts_and_within_bounds_of_odd_size_too(low, extra, host):
+    found = shapes(Limits(low, low + extra, 4, 4, 4), host)
+    least = min(quota for quota, _, _ in found)
+    assert {(quota - least) % 100 for quota, _, _ in found} == {0}
+    steps = [quota for quota in range(100, min(low + extra, host) + 1, 100) if quota >= low]
+    assert least == (steps[0] if steps else min(low + extra, host))
+
+
+@pytest.mark.parametrize("rates", [(4.0, 4.0), (12.0, 30.0), (60.0, 60.0, 60.0)])
+def test_a_host_of_odd_size_is_planned_as_the_next_smaller_step(rates):
+    limits = Limits(max_instances=4, max_threads=4, max_batch=4)
+    services = [service(arriving=demand(rate, 1.0), limits=limits) for rate in rates]
+    odd, even = (plan(services, host, PLENTY, SETTINGS) for host in (7683, 7600))
+    assert odd == even
+
+
 @given(
     low=st.integers(100, 4000),
     extra=st.integers(0, 4000),
