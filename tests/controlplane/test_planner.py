@@ -92,11 +92,12 @@ def test_shapes_are_within_limits_and_never_none(low, extra, host, instances, th
 
 @given(low=st.integers(1, 9000), extra=st.integers(0, 20_000), host=st.integers(1, 20_000))
 def test_shapes_are_steps_apart_on_hosts_and_within_bounds_of_odd_size_too(low, extra, host):
-    found = shapes(Limits(low, low + extra, 4, 4, 4), host)
-    least = min(quota for quota, _, _ in found)
-    assert {(quota - least) % 100 for quota, _, _ in found} == {0}
-    steps = [quota for quota in range(100, min(low + extra, host) + 1, 100) if quota >= low]
-    assert least == (steps[0] if steps else min(low + extra, host))
+    limits = Limits(low, low + extra, 4, 4, 4)
+    most = min(low + extra, host)
+    steps = [quota for quota in range(100, most + 1, 100) if quota >= low]
+    assert limits.within(host) == ((steps[0], steps[-1]) if steps else (most, most))
+    quotas = {quota for quota, _, _ in shapes(limits, host)}
+    assert {(quota - min(quotas)) % 100 for quota in quotas} == {0}
 
 
 @pytest.mark.parametrize("rates", [(4.0, 4.0), (12.0, 30.0), (60.0, 60.0, 60.0)])
