@@ -130,8 +130,8 @@ class ControlLoop:
             before.close()
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
-            profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
-            self.fleet.remember(hello.model_digest, remembered or profiled)
+            cells = self._priors.beneath(remembered, hello.service, hello.model_digest, self._clock())
+            self.fleet.remember(hello.model_digest, cells)
         session = self._sessions[hello.worker_id] = await self._admission.admit(hello)
         return session
 

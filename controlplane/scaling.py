@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -118,7 +119,9 @@ def crew_of(newest: Round, fleet: Fleet, service: str) -> Crew | None:
         newest.workers, newest.services, newest.plan.assignments, strict=True
     ):
         if worker.service == service:
-            members.append(state)
+            # What is hoped for while a size is tried is no reason to have fewer.
+            hopeful = state.latency.hopeful
+            members.append(replace(state, latency=worker.latency.snapshot()) if hopeful else state)
             caps.append(_cap(worker, state.limits.max_millicores))
         else:
             millicores -= assignment.configuration.cpu_millicores

@@ -525,6 +525,25 @@ async def test_the_first_plan_is_of_the_profile_and_after_a_restart_of_what_was_
         plane.store.close()
 
 
+async def test_what_no_execution_was_of_is_as_profiled_after_a_restart_too(tmp_path):
+    profile = Profile("d", {1: {(rows, 1): Times(*[0.012 * rows] * 4) for rows in (1, 2)}})
+    for life in range(2):
+        plane = Plane(
+            FakeActuator({"w": Quota(1100)}),
+            now=1000.0 * life,
+            path=str(tmp_path / "db"),
+            priors=Priors({"vision": profile}),
+        )
+        worker = await FakeWorker.attach(plane)
+        assert plane.fleet.models["d"].trust(2, 1) == 1.0
+        for _ in range(20):
+            await worker.second(20, wall_ms=12.0)
+        obeying = asyncio.create_task(worker.acknowledge_all())
+        await plane.loop.goodbye()
+        await obeying
+        plane.store.close()
+
+
 @pytest.mark.parametrize("whole_cores", [False, True])
 async def test_actuators_are_told_who_is_to_have_whole_cores(whole_cores):
     config = Config(services={"vision": ServicePolicy(whole_cores=whole_cores)})
