@@ -244,14 +244,15 @@ class ControlLoop:
         millicores, memory_bytes = self._available(host, workers)
         now, settings = self._clock(), self._config.planner
         exploration = self._explorations[host.name]
+        believed = [state.latency for state in states]  # hope is nothing to hold executions against
         if settings.explore and not self.fleet.paused:
             states = exploration.hoped(states, now)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        for worker, state in zip(workers, states, strict=True):
-            worker.believed = state.latency
+        for worker, latency in zip(workers, believed, strict=True):
+            worker.believed = latency
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(status.allocation_of(tried[1])))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
 from controlplane.loop import ControlLoop
@@ -548,3 +549,20 @@ async def test_a_worker_that_starts_has_head_room_but_on_whole_cores(whole_cores
     for _ in range(3):
         await asyncio.sleep(0)
     assert plane.actuator.quotas["w"] == Quota(millicores)
+
+
+async def test_what_is_planned_in_hope_is_nothing_to_hold_executions_against():
+    hoped = []
+
+    def decide(services, millicores, memory_bytes, settings, /):
+        hoped.append(any(service.latency.hopeful for service in services))
+        return planner.plan(services, millicores, memory_bytes, settings)
+
+    plane = Plane(FakeActuator({"w": Quota(1100)}), Config(planner=Settings(explore=True)), decide=decide)
+    worker = await FakeWorker.attach(plane, max_threads=4)
+    for _ in range(15):
+        await worker.second(2)
+        believed = worker.session.worker.believed
+        assert believed is not None
+        assert not believed.hopeful
+    assert any(hoped)
