@@ -128,11 +128,11 @@ class ControlLoop:
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
-        if (before := self._sessions.get(hello.worker_id)) is not None:
-            before.close()
+        self._close(hello.worker_id)
         owner = self._owner(hello)
         async with owner.lock:  # a write for its predecessor may still be on its way
             host, quota = await self._found(hello)
+        self._close(hello.worker_id)  # another may have opened meanwhile
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
@@ -176,6 +176,11 @@ class ControlLoop:
             limited = dataclasses.replace(found, cpu_millicores=most)
             session.perform(resize.retarget(limited, self.fleet.next_version(worker), now))
         return session
+
+    def _close(self, worker_id: str) -> None:
+        """Close the stream that a worker has, if it has one."""
+        if (before := self._sessions.get(worker_id)) is not None:
+            before.close()
 
     def detach(self, session: Session) -> None:
         """The stream has ended."""

@@ -566,3 +566,18 @@ async def test_what_is_planned_in_hope_is_nothing_to_hold_executions_against():
         assert believed is not None
         assert not believed.hopeful
     assert any(hoped)
+
+
+async def test_of_streams_that_open_at_once_the_last_stays(plane):
+    first = await FakeWorker.attach(plane)
+    plane.actuator.hold()
+    for _ in range(6):
+        await first.second(2)  # its write is under way, for which others wait
+    both = [asyncio.create_task(FakeWorker.attach(plane)) for _ in range(2)]
+    await settle()
+    plane.actuator.release()
+    earlier, later = await asyncio.gather(*both)
+    assert first.session.closed
+    assert earlier.session.closed
+    assert not later.session.closed
+    assert plane.fleet.workers["w"] is later.session.worker
