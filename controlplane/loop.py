@@ -54,7 +54,9 @@ class ControlLoop:
         self.fleet = fleet
         self.store = store
         self.actuator = actuator
-        self.overrides = Overrides(config.services, fleet, store, metrics)
+        # Who shares a Lease has a store of its own: what was set there may have been set otherwise elsewhere since.
+        kept = None if config.leader.lease else store
+        self.overrides = Overrides(config.services, fleet, kept, metrics)
         self.decided = asyncio.Condition()
         self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
         self._config = config
