@@ -249,6 +249,7 @@ class ControlLoop:
     async def _plan(self, host: Host, workers: list[Worker]) -> Round:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
         millicores, memory_bytes = self._available(host, workers)
+        kept = self._kept(host, workers)
         now, settings = self._clock(), self._config.planner
         exploration = self._explorations[host.name]
         believed = [state.latency for state in states]  # hope is nothing to hold executions against
@@ -262,7 +263,7 @@ class ControlLoop:
             worker.believed = latency
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(status.allocation_of(tried[1])))
-        return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)
+        return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
 
     async def _govern(
         self, session: Session, assignment: planner.Assignment, host_full: bool, full: bool
@@ -317,16 +318,28 @@ class ControlLoop:
             self.decided.notify_all()
 
     def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
-        """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts.
+        """Millicores and bytes for `workers`: what others keep counts.
 
         Whatever others claim to have, there are the floors at the least.
         """
-        kept = [w for w in self.fleet.workers.values() if w.host is host and w not in workers]
+        kept = self._kept(host, workers).values()
         floors = sum(self.fleet.policy(w.service).min_millicores for w in workers)
         return (
-            max(floors, host.millicores - sum(self._kept_millicores(w) for w in kept)),
-            max(0, host.memory_bytes - sum(w.allocation.memory_bytes for w in kept)),
+            max(floors, host.millicores - sum(millicores for millicores, _ in kept)),
+            max(0, host.memory_bytes - sum(memory_bytes for _, memory_bytes in kept)),
         )
+
+    def _kept(self, host: Host, workers: list[Worker]) -> dict[str, tuple[int, int]]:
+        """By service, millicores and bytes of all but `workers`: what starts, or is silent, keeps what it has."""
+        kept: dict[str, tuple[int, int]] = {}
+        for worker in self.fleet.workers.values():
+            if worker.host is host and worker not in workers:
+                millicores, memory_bytes = kept.get(worker.service, (0, 0))
+                kept[worker.service] = (
+                    millicores + self._kept_millicores(worker),
+                    memory_bytes + worker.allocation.memory_bytes,
+                )
+        return kept
 
     def _kept_millicores(self, worker: Worker) -> int:
         """What counts of a worker that is not planned: what it was given, else what it claims and may have."""

@@ -7,6 +7,7 @@ from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.resize import Quota
 from controlplane.scales import ScaleConflictError, ScaleError
+from controlplane.scaling import crew_of
 from tests.controlplane.test_loop import FakeWorker, Plane
 from tests.kube_api import NAMESPACE, KubeApi
 
@@ -132,6 +133,20 @@ async def test_what_starts_is_not_in_the_way_of_what_it_is_to_help():
     before = list(plane.scales.writes)
     await seconds(plane, 20, 28, worker)
     assert plane.scales.writes == before == [(NAME, 2)]
+
+
+async def test_what_starts_gives_back_no_more_than_it_was_counted_with():
+    plane = fleet()
+    worker = await FakeWorker.attach(plane, max_instances=2)
+    plane.actuator.quotas["w2"] = Quota(1100)
+    await FakeWorker.attach(plane, 50_000, worker_id="w2", starting=True)
+    await worker.second(12)
+    newest = plane.loop.round_of(worker.session.worker)
+    assert newest is not None
+    assert newest.host_millicores == 16_000 - 1100
+    crew = crew_of(newest, "vision")
+    assert crew is not None
+    assert crew.host.millicores == 16_000
 
 
 GRANTED = {
