@@ -135,6 +135,9 @@ class ControlLoop:
         async with owner.lock:  # a write for its predecessor may still be on its way
             host, quota = await self._found(hello)
         self._close(hello.worker_id)  # another may have opened meanwhile
+        if quota is not None:
+            # Which no worker knows: with 0 it would count as unlimited, and be made so.
+            hello.allocation.memory_bytes = quota.memory_bytes
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
@@ -337,7 +340,7 @@ class ControlLoop:
                 millicores, memory_bytes = kept.get(worker.service, (0, 0))
                 kept[worker.service] = (
                     millicores + self._kept_millicores(worker),
-                    memory_bytes + worker.allocation.memory_bytes,
+                    memory_bytes + (worker.allocation.memory_bytes or worker.sample.usage.memory_bytes),
                 )
         return kept
 

@@ -581,3 +581,35 @@ async def test_of_streams_that_open_at_once_the_last_stays(plane):
     assert earlier.session.closed
     assert not later.session.closed
     assert plane.fleet.workers["w"] is later.session.worker
+
+
+async def test_a_takeover_lifts_no_memory_limit():
+    plane = Plane(FakeActuator({"w": Quota(1100, 1 << 30)}))
+    worker = await FakeWorker.attach(plane, applied=pb.Version(term=3, epoch=7))
+    await settle()
+    assert plane.actuator.writes == []
+    assert worker.session.worker.allocation.memory_bytes == 1 << 30
+
+
+async def test_a_worker_that_is_given_a_quota_keeps_its_memory_limit():
+    plane = Plane(FakeActuator({"w": Quota(None, 1 << 30)}))
+    worker = await FakeWorker.attach(plane)
+    worker.obey()
+    sample = pb.Sample(window_s=0.1, allocation=worker.allocation, acknowledged=worker.version)
+    plane.loop.record(worker.session, sample)
+    await settle()
+    assert plane.actuator.writes == [("w", Quota(1100, 1 << 30))]
+
+
+async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
+    plane = Plane(FakeActuator({"v": Quota(1100, 1 << 30), "w": Quota(1100), "x": Quota(1100)}))
+    await FakeWorker.attach(plane, worker_id="v", starting=True)
+    silent = await FakeWorker.attach(plane, worker_id="w")
+    usage = pb.Usage(memory_bytes=1 << 29)
+    plane.loop.record(silent.session, pb.Sample(window_s=0.1, allocation=silent.allocation, usage=usage))
+    plane.now += 10.0
+    other = await FakeWorker.attach(plane, worker_id="x")
+    await other.second(2)
+    newest = plane.loop.round_of(other.session.worker)
+    assert newest is not None
+    assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
