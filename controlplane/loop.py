@@ -23,7 +23,7 @@ from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.prior import Priors
 from controlplane.reconciliation import Reconciliation
-from controlplane.resize import Quota, Resize
+from controlplane.resize import NONE, Quota, Resize
 from controlplane.scaling import Scaling
 from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import AbsurdReportError, Fleet, Host, Worker, allocation_of, version_of
@@ -32,6 +32,7 @@ from protos import control_pb2
 
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
+_MAX_ABSENT = 1000  # owners of quotas that are remembered without a worker, of some hundred bytes each
 
 log = structlog.get_logger()
 
@@ -134,6 +135,7 @@ class ControlLoop:
         owner = self._owner(hello)
         async with owner.lock:  # a write for its predecessor may still be on its way
             host, quota = await self._found(hello)
+            owner.meet(quota, new=version_of(hello.applied) == NONE)
         self._close(hello.worker_id)  # another may have opened meanwhile
         if quota is not None:
             # Which no worker knows: with 0 it would count as unlimited, and be made so.
@@ -193,6 +195,7 @@ class ControlLoop:
         worker = session.worker
         if self._sessions.get(worker.worker_id) is session:
             del self._sessions[worker.worker_id]
+            self._forget_owners()
         self.fleet.detach(worker)
         log.info("worker gone", worker=worker.worker_id, service=worker.service)
 
@@ -403,4 +406,16 @@ class ControlLoop:
     def _owner(self, hello: control_pb2.Hello) -> Owner:
         """Whose quota this is; without one that is enforced, every process is its own."""
         shared = (hello.container_id or hello.cgroup_path) if self.actuator.holds_quota else ""
-        return self._owners.setdefault(shared or hello.worker_id, Owner())
+        name = shared or hello.worker_id
+        owner = self._owners.pop(name, None) or Owner()
+        self._owners[name] = owner  # the newest last
+        return owner
+
+    def _forget_owners(self) -> None:
+        """Of owners without a worker keep those that had one last: whose names come back do so soon, or never do."""
+        busy = {id(session.owner) for session in self._sessions.values()}
+        absent = [
+            name for name, owner in self._owners.items() if id(owner) not in busy and not owner.lock.locked()
+        ]
+        for name in absent[:-_MAX_ABSENT]:
+            del self._owners[name]

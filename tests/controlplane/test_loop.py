@@ -613,3 +613,58 @@ async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
     newest = plane.loop.round_of(other.session.worker)
     assert newest is not None
     assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
+
+
+async def goodbye(plane: Plane, worker: FakeWorker) -> Quota:
+    """Say it, and give what the worker has then."""
+    obeying = asyncio.create_task(worker.acknowledge_all())
+    await plane.loop.goodbye()
+    await obeying
+    return plane.actuator.quotas["w"]
+
+
+async def shrunk(plane: Plane) -> None:
+    """A worker in a pod was found with 1100 millicores, has been given less, and is gone."""
+    worker = await FakeWorker.attach(plane, container_id="vision-0")
+    for _ in range(10):
+        await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+    plane.loop.detach(worker.session)
+
+
+async def test_another_pod_of_the_same_name_is_put_back_to_what_it_came_with(plane):
+    await shrunk(plane)
+    plane.actuator.quotas["w"] = Quota(4000)  # as it was rolled out with
+    worker = await FakeWorker.attach(plane, millicores=4000, container_id="vision-0")
+    for _ in range(10):
+        await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+    assert await goodbye(plane, worker) == Quota(4000)
+
+
+async def test_a_container_that_restarts_is_put_back_to_what_was_found_first(plane):
+    await shrunk(plane)
+    small = plane.actuator.quotas["w"].cpu_millicores
+    worker = await FakeWorker.attach(plane, millicores=small, container_id="vision-0", starting=True)
+    assert await goodbye(plane, worker) == Quota(1100)
+
+
+async def test_what_was_found_stays_where_nobody_knows_what_was_left(plane):
+    worker = await FakeWorker.attach(plane, container_id="vision-0")
+    plane.actuator.failure = "no answer"  # whether a write was performed is not known
+    for _ in range(10):
+        await worker.second(2)
+    plane.loop.detach(worker.session)
+    plane.actuator.failure = ""
+    plane.actuator.quotas["w"] = Quota(700)
+    worker = await FakeWorker.attach(plane, millicores=700, container_id="vision-0")
+    assert await goodbye(plane, worker) == Quota(1100)
+
+
+async def test_containers_that_are_gone_are_not_remembered_for_good(plane):
+    stays = await FakeWorker.attach(plane, container_id="first")
+    for number in range(1100):
+        worker = await FakeWorker.attach(plane, worker_id=f"w{number}", container_id=f"c{number}")
+        plane.loop.detach(worker.session)
+    assert len(plane.loop._owners) == 1001
+    assert plane.loop._owners["first"] is stays.session.owner
