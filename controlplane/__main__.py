@@ -18,8 +18,7 @@ from typing import Any
 import structlog
 from prometheus_client import CollectorRegistry
 
-from controlplane import actuators, planner, roles
-from controlplane import config as configuration
+from controlplane import actuators, controlfile, planner, roles
 from controlplane.config import Config
 from controlplane.leader import FileLock, Leadership, LockError, Standby
 from controlplane.lease import LeaseLeadership
@@ -204,7 +203,7 @@ def main(arguments: Sequence[str] | None = None, decide: Planner = planner.plan)
     parser.add_argument("--config", type=Path, required=True)
     path = parser.parse_args(arguments).config
     try:
-        config = configuration.read(path)
+        config = controlfile.read(path)
         priors = Priors.read(path, config.services)
         logs.configure(config.log_level)
         # Given up when no thread is left that could still write a quota.

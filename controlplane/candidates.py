@@ -10,16 +10,12 @@ import numpy as np
 from controlplane import config
 from controlplane.curve import Floats, Integers
 from controlplane.lateness import late
-from controlplane.operation import (
-    TIGHT_FACTOR,
-    Configuration,
-    Operations,
-    Queue,
-    ServiceState,
-    operations,
-)
+from controlplane.operation import Operations, Queue, ServiceState, operations
+from controlplane.shape import Configuration
 from core import edf
 
+# Of the mean time of one row on one thread: who arrives with less is tight.
+_TIGHT_FACTOR = 1.5
 _ROUNDING = 1e-9  # more than sums and products of a few floats are off by
 
 
@@ -91,7 +87,7 @@ def candidates(service: ServiceState, host_millicores: int, settings: config.Pla
     # Of a rare request a miss is a larger share: what counts is attainment, not whose requests are many.
     demand = service.planned_demand
     miss_cost = settings.miss_cost_millicores * service.weight / max(demand.rate, 1.0)
-    tight_s = TIGHT_FACTOR * service.latency.mean(1, 1)
+    tight_s = _TIGHT_FACTOR * service.latency.mean(1, 1)
 
     def worth(budget_s: float) -> float:
         return settings.tight_weight if budget_s < tight_s else 1.0

@@ -1,19 +1,14 @@
 """Every knob of the control plane, on one page."""
 
 import enum
-import os
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from controlplane import cpuset
-from core.config import ConfigError, LogLevel, Section, load
+from core.config import LogLevel, Section
 from core.tls import ClientTls, Tls
 
-_MIN_QUOTA_US = 1000
 _NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"  # of what lies in a Kubernetes namespace, or of one
 _LABEL = r"[^=!,\s]+=[^=!,\s]*"
 
@@ -215,131 +210,3 @@ class Config(Section, frozen=True, kw_only=True):
     replicas: Replicas = msgspec.field(default_factory=Replicas)
     services: dict[str, ServicePolicy] = {}
     log_level: LogLevel = "info"
-
-
-def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
-
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what the
-    Kubernetes actuator, or one of several engines, cannot do without, and for what needs another actuator.
-    """
-    config = load(path, Config)
-    _check_docker(path, config)
-    if config.actuator.kind is ActuatorKind.KUBERNETES:
-        _check_kubernetes(path, config.actuator)
-    _check_leader(path, config)
-    for name, policy in config.services.items():
-        _check_replicas(f"{path}: services.{name}", policy, config.actuator.kind)
-        if policy.min_millicores > policy.max_millicores:
-            raise ConfigError(
-                f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"
-            )
-    least = min([ServicePolicy().min_millicores, *(p.min_millicores for p in config.services.values())])
-    if least * config.actuator.period_us < 1000 * _MIN_QUOTA_US:
-        raise ConfigError(
-            f"{path}: actuator.period_us: expected at least {-(-1000 * _MIN_QUOTA_US // least)}, with which the "
-            f"least quota, of {least} millicores, is the {_MIN_QUOTA_US} µs that kernels take"
-        )
-    # Compose sets it to nothing where it does not know its project.
-    project = environ.get("SPONGE_COMPOSE_PROJECT") or config.actuator.compose_project
-    replace = msgspec.structs.replace
-    if config.actuator.engines:
-        _check_engines(path, config, project)
-    engines = {
-        name: replace(engine, tls=engine.tls and engine.tls.within(path.parent))
-        for name, engine in config.actuator.engines.items()
-    }
-    kubernetes = config.actuator.kubernetes
-    if kubernetes.kubeconfig:
-        kubernetes = replace(kubernetes, kubeconfig=str(path.parent / kubernetes.kubeconfig))
-    return replace(
-        config,
-        services={
-            name: replace(policy, profile=str(path.parent / policy.profile)) if policy.profile else policy
-            for name, policy in config.services.items()
-        },
-        server=_within(path.parent, config.server),
-        actuator=replace(config.actuator, compose_project=project, kubernetes=kubernetes, engines=engines),
-    )
-
-
-def _within(folder: Path, server: Server) -> Server:
-    """The same, with paths that are relative taken as of `folder`."""
-    read, write = server.admin_read_token_file, server.admin_write_token_file
-    return msgspec.structs.replace(
-        server,
-        admin_read_token_file=str(folder / read) if read else "",
-        admin_write_token_file=str(folder / write) if write else "",
-        tls=server.tls and server.tls.within(folder),
-    )
-
-
-def _check_replicas(place: str, policy: ServicePolicy, kind: ActuatorKind) -> None:
-    if not policy.max_replicas:
-        return
-    if kind is not ActuatorKind.KUBERNETES:
-        raise ConfigError(f'{place}.max_replicas: expected actuator.kind = "kubernetes" beside it')
-    if not policy.scale:
-        raise ConfigError(f"{place}.scale: expected deployment/NAME or statefulset/NAME beside max_replicas")
-    if policy.min_replicas > policy.max_replicas:
-        raise ConfigError(f"{place}.min_replicas: expected at most max_replicas = {policy.max_replicas}")
-
-
-def _check_leader(path: Path, config: Config) -> None:
-    if not config.leader.lease:
-        return
-    if config.leader.lock:
-        raise ConfigError(f"{path}: leader.lease: expected none beside leader.lock, or that one left out")
-    if config.actuator.kind is not ActuatorKind.KUBERNETES:
-        raise ConfigError(f'{path}: leader.lease: expected actuator.kind = "kubernetes" beside it')
-
-
-def _check_docker(path: Path, config: Config) -> None:
-    actuator = config.actuator
-    try:
-        cpuset.parse(actuator.whole_cores_cpus)
-    except ValueError as error:
-        raise ConfigError(f"{path}: actuator.whole_cores_cpus: {error}") from error
-    if actuator.kind is ActuatorKind.DOCKER:
-        return
-    pinned = [
-        f"services.{name}.whole_cores" for name, policy in config.services.items() if policy.whole_cores
-    ]
-    for key in [*(["actuator.cgroup_write"] if actuator.cgroup_write else []), *pinned]:
-        raise ConfigError(f'{path}: {key}: expected false with actuator.kind = "{actuator.kind.value}"')
-
-
-def _check_kubernetes(path: Path, actuator: Actuator) -> None:
-    kubernetes = actuator.kubernetes
-    if kubernetes.kubeconfig and not kubernetes.namespace:
-        raise ConfigError(
-            f"{path}: actuator.kubernetes.namespace: expected one beside kubeconfig, "
-            "as the control plane does not run in a pod"
-        )
-    if actuator.resize_memory and not kubernetes.max_memory_mib:
-        raise ConfigError(
-            f"{path}: actuator.kubernetes.max_memory_mib: expected at least 1 with actuator.resize_memory, "
-            "as a pod's memory always has a limit"
-        )
-
-
-def _check_engines(path: Path, config: Config, project: str) -> None:
-    actuator = config.actuator
-    if actuator.kind is not ActuatorKind.DOCKER:
-        raise ConfigError(f'{path}: actuator.engines: expected none unless actuator.kind is "docker"')
-    if config.host != Host():
-        raise ConfigError(
-            f"{path}: host: expected nothing beside actuator.engines, which have hosts of their own"
-        )
-    if not project:
-        raise ConfigError(
-            f"{path}: actuator.compose_project: expected one beside actuator.engines, "
-            "as the control plane's own container runs on one of them at most"
-        )
-    for name, engine in actuator.engines.items():
-        if engine.tls is not None and not engine.host.startswith("tcp:"):
-            raise ConfigError(f"{path}: actuator.engines.{name}.tls: expected none of a local socket")
-        if actuator.resize_memory and not engine.memory_mib:
-            raise ConfigError(
-                f"{path}: actuator.engines.{name}.memory_mib: expected at least 1 with actuator.resize_memory"
-            )

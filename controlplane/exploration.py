@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from controlplane.operation import Configuration, ServiceState
+from controlplane.operation import ServiceState
 from controlplane.planner import Bound, Plan
+from controlplane.shape import Configuration
 from controlplane.surface import SURE
 
 EVERY_S = 10.0  # once in so long a service is looked at, and tries if there is something to try

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from controlplane.resize import Allocation
+from controlplane.allocation import Allocation
 
 # Memory in use moves all the time; a limit follows when it is too low, or higher than need be by this share.
 _MEMORY_BAND = 0.75

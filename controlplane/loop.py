@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
-import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,28 +9,28 @@ from collections.abc import Callable
 import structlog
 
 from controlplane import governor, planner, status
-from controlplane.actuators import ActuationError, Actuator
+from controlplane.actuators import Actuator
+from controlplane.admission import Admission
 from controlplane.config import Config
+from controlplane.decisions import Decisions
 from controlplane.explanation import Round
 from controlplane.exploration import Exploration
-from controlplane.governor import Governor, crowded
+from controlplane.governor import crowded
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
-from controlplane.operation import HEAD_ROOM_MILLICORES
 from controlplane.overrides import Overrides
 from controlplane.planner import Planner
 from controlplane.prior import Priors
 from controlplane.reconciliation import Reconciliation
-from controlplane.resize import NONE, Quota, Resize
+from controlplane.reports import AbsurdReportError, version_of
 from controlplane.scaling import Scaling
-from controlplane.session import Owner, Session, worker_ref
-from controlplane.state import AbsurdReportError, Fleet, Host, Worker, allocation_of, version_of
+from controlplane.session import Session
+from controlplane.state import Fleet, Host, Worker
 from controlplane.store import Decision, Store
 from protos import control_pb2
 
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
-_MAX_ABSENT = 1000  # owners of quotas that are remembered without a worker, of some hundred bytes each
 
 log = structlog.get_logger()
 
@@ -53,30 +51,29 @@ class ControlLoop:
         scaling: Scaling | None = None,
     ) -> None:
         self.fleet = fleet
-        self.store = store
         self.actuator = actuator
         # Who shares a Lease has a store of its own: what was set there may have been set otherwise elsewhere since.
         kept = None if config.leader.lease else store
         self.overrides = Overrides(config.services, fleet, kept, metrics)
-        self.decided = asyncio.Condition()
-        self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
+        self.decisions = Decisions(store, metrics)
         self._config = config
         self._metrics = metrics
         self._clock = clock
         self._decide = decide
+        self._priors = priors or Priors({})
         self._scaling = scaling
-        self._period_s = config.actuator.period_us / 1e6
+        self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
+        self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
         self._sessions: dict[str, Session] = {}
         self._distress = asyncio.Event()
         self._progress = asyncio.Event()
-        self._owners: dict[str, Owner] = {}
-        self._store_failed = False
-        self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
             fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
         )
-        self._priors = priors or Priors({})
+        self._admission = Admission(
+            config, fleet, actuator, metrics, clock, self._progress.set, self.reconciliation.is_known
+        )
 
     async def run(self) -> None:
         """Plan every interval, and at once on distress, keep what is learned, and see to what is in force."""
@@ -132,56 +129,13 @@ class ControlLoop:
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
         self._close(hello.worker_id)
-        owner = self._owner(hello)
-        async with owner.lock:  # a write for its predecessor may still be on its way
-            host, quota = await self._found(hello)
-            owner.meet(quota, new=version_of(hello.applied) == NONE)
-        self._close(hello.worker_id)  # another may have opened meanwhile
-        if quota is not None:
-            # Which no worker knows: with 0 it would count as unlimited, and be made so.
-            hello.allocation.memory_bytes = quota.memory_bytes
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
             self.fleet.remember(hello.model_digest, remembered or profiled)
-        now = self._clock()
-        found = allocation_of(hello.allocation)
-        startup = 0 if self.fleet.paused else self._startup_millicores(hello, host)
-        resize = Resize(startup, self._config.governor.ack_timeout_s, owner.found)
-        governor = Governor(
-            self._config.governor.shrink_hold_s,
-            self._config.governor.dead_band_millicores,
-            hello.max_instances,
-        )
-        worker = self.fleet.attach(hello, resize, governor, now, host)
-        session = self._sessions[worker.worker_id] = Session(
-            worker,
-            owner,
-            self.actuator,
-            self._metrics,
-            self._period_s,
-            self._clock,
-            self._progress.set,
-            self.reconciliation.is_known,
-            whole_cores=self.fleet.policy(hello.service).whole_cores,
-        )
-        log.info(
-            "worker attached",
-            worker=worker.worker_id,
-            service=worker.service,
-            container=hello.container_id,
-            host=None if host is None else host.name,
-            quota_millicores=None if quota is None else quota.cpu_millicores,
-            term=self.fleet.term,
-        )
-        applied = version_of(hello.applied)
-        session.perform(resize.attached(applied, found, quota, now, starting=hello.starting))
-        owner.found = resize.found
-        if quota is not None and quota.cpu_millicores is None and not self.fleet.paused:
-            # Unlimited, as after `docker run` without a quota: from now on it has what it says it has.
-            most = min(found.cpu_millicores, self._most_millicores(hello, host))
-            limited = dataclasses.replace(found, cpu_millicores=most)
-            session.perform(resize.retarget(limited, self.fleet.next_version(worker), now))
+        session = await self._admission.admit(hello)
+        self._close(hello.worker_id)  # another may have opened meanwhile
+        self._sessions[hello.worker_id] = session
         return session
 
     def _close(self, worker_id: str) -> None:
@@ -195,7 +149,7 @@ class ControlLoop:
         worker = session.worker
         if self._sessions.get(worker.worker_id) is session:
             del self._sessions[worker.worker_id]
-            self._forget_owners()
+            self._admission.forget_owners(self._sessions.values())
         self.fleet.detach(worker)
         log.info("worker gone", worker=worker.worker_id, service=worker.service)
 
@@ -284,44 +238,28 @@ class ControlLoop:
             worker.failure = ""  # nothing is left to write
         # What its owner refuses may never come about: a smaller plan must not wait for it.
         settled = not worker.resize.pending or worker.resize.overdue or bool(worker.failure)
-        cannot_stay = governor.urgent(assignment.reasons.spared, worker.demand.estimate().rate)
+        cannot_stay = governor.urgent(assignment.reasons.spared, worker.arrival_rate)
         verdict = worker.governor.decide(
             current, planned, now, settled=settled, crowded=full, urgent=cannot_stay
         )
         if verdict is None:
             return
-        reason = status.reason(assignment, worker)
-        version = self.fleet.next_version(worker)
-        estimate = worker.demand.estimate()
         decision = Decision(
             worker_id=worker.worker_id,
             service=worker.service,
-            version=version,
+            version=self.fleet.next_version(worker),
             before=current,
             after=verdict.allocation,
             action=verdict.action.value,
-            reason=reason,
-            arrival_rate=estimate.rate,
+            reason=status.reason(assignment, worker),
+            arrival_rate=worker.arrival_rate,
             queue_depth=worker.queue_depth,
             expected_misses=assignment.reasons.expected_misses,
             host_full=host_full,
         )
-        self._remember(decision)
-        self._metrics.decisions.labels(worker.service, verdict.action.value).inc()
-        worker.last_action = f"{verdict.action.value}: {reason}"
-        worker.last_action_at = now
-        log.info(
-            "decision",
-            service=worker.service,
-            worker=worker.worker_id,
-            action=verdict.action.value,
-            reason=reason,
-            before=str(current),
-            after=str(verdict.allocation),
-        )
-        session.perform(worker.resize.retarget(verdict.allocation, version, now))
-        async with self.decided:
-            self.decided.notify_all()
+        worker.last_action, worker.last_action_at = f"{decision.action}: {decision.reason}", now
+        session.perform(worker.resize.retarget(decision.after, decision.version, now))
+        await self.decisions.add(decision)
 
     def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
         """Millicores and bytes for `workers`: what others keep counts.
@@ -351,71 +289,15 @@ class ControlLoop:
         """What counts of a worker that is not planned: what it was given, else what it claims and may have."""
         if (given := worker.resize.target) is not None:
             return given.cpu_millicores
-        claimed = min(worker.allocation.cpu_millicores, self._most_millicores(worker.hello, worker.host))
+        claimed = min(
+            worker.allocation.cpu_millicores, self.fleet.most_millicores(worker.service, worker.host)
+        )
         in_force = worker.resize.in_force
         if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
             return claimed
         return min(claimed, in_force.cpu_millicores)
 
-    def _remember(self, decision: Decision) -> None:
-        """Keep a decision; one that cannot be kept is carried out all the same."""
-        try:
-            self.store.add(decision)
-        except sqlite3.Error as error:
-            self._metrics.store_failures.inc()
-            if not self._store_failed:
-                log.warning("decision not kept", error=str(error))
-            self._store_failed = True
-        else:
-            self._store_failed = False
-
-    def _startup_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
-        """What a worker gets while it loads and warms up: enough that its threads are not throttled.
-
-        Its quota may be a small one that its predecessor had: engines keep it over a restart. A larger one stays until
-        it is warm, whatever this says.
-        """
-        allocation = hello.allocation
-        policy = self.fleet.policy(hello.service)
-        head_room = 0 if policy.whole_cores else HEAD_ROOM_MILLICORES
-        unthrottled = 1000 * allocation.instances * allocation.threads + head_room
-        return min(unthrottled, self._most_millicores(hello, host))
-
-    def _most_millicores(self, hello: control_pb2.Hello, host: Host | None) -> int:
-        """What a worker may have, whatever it says that it has."""
-        any_of = self.fleet.hosts.values() if host is None else [host]
-        return min(*(one.millicores for one in any_of), self.fleet.policy(hello.service).max_millicores)
-
     def _poll(self) -> None:
         now = self._clock()
         for session in self._sessions.values():
             session.perform(session.worker.resize.poll(now))
-
-    async def _found(self, hello: control_pb2.Hello) -> tuple[Host | None, Quota | None]:
-        """On which host a worker runs and with what quota, as far as that is known."""
-        host = None
-        try:
-            worker = worker_ref(hello, self.fleet.policy(hello.service).whole_cores)
-            host = self.fleet.hosts[await self.actuator.host(worker)]
-            return host, await self.actuator.read(worker)
-        except ActuationError as error:
-            self._metrics.actuation_failures.labels(self.actuator.kind).inc()
-            log.warning("quota not read", worker=hello.worker_id, service=hello.service, error=str(error))
-            return host, None
-
-    def _owner(self, hello: control_pb2.Hello) -> Owner:
-        """Whose quota this is; without one that is enforced, every process is its own."""
-        shared = (hello.container_id or hello.cgroup_path) if self.actuator.holds_quota else ""
-        name = shared or hello.worker_id
-        owner = self._owners.pop(name, None) or Owner()
-        self._owners[name] = owner  # the newest last
-        return owner
-
-    def _forget_owners(self) -> None:
-        """Of owners without a worker keep those that had one last: whose names come back do so soon, or never do."""
-        busy = {id(session.owner) for session in self._sessions.values()}
-        absent = [
-            name for name, owner in self._owners.items() if id(owner) not in busy and not owner.lock.locked()
-        ]
-        for name in absent[:-_MAX_ABSENT]:
-            del self._owners[name]

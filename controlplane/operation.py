@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Self
 
@@ -13,40 +13,11 @@ from numpy.typing import NDArray
 from controlplane.curve import Floats, Integers
 from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
-from controlplane.stretch import at_work, stretched_mean, stretched_upper
+from controlplane.shape import Configuration, Limits, ladder, shapes
+from controlplane.stretch import walls
 from core import edf
 
-STEP_MILLICORES = 100
-# A quota equal to the threads leaves nothing to the event loop, and the kernel then stops them all.
-HEAD_ROOM_MILLICORES = 100
-# Up to so many threads fractions of a core are worth having.
-FRACTIONAL_THREADS = 2
-# Of the mean time of one row on one thread: who arrives with less is tight.
-TIGHT_FACTOR = 1.5
 RESIDUAL_SHARE = 0.1  # of its time an execution is expected to take on, however overdue
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What a worker may run with."""
-
-    cpu_millicores: int
-    instances: int
-    threads: int
-    max_batch: int
-    memory_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a worker can run with, and what its service may have."""
-
-    min_millicores: int = 500
-    max_millicores: int = 64_000
-    max_instances: int = 8
-    max_threads: int = 8
-    max_batch: int = 8
-    whole_cores: bool = False  # quotas are CPUs of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +36,7 @@ class ServiceState:
     name: str
     latency: LatencyModel  # a snapshot, where samples arrive while another thread plans
     demand: DemandEstimate
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     queue: Sequence[Waiting] = ()  # in deadline order
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
     current: Configuration | None = None
@@ -95,63 +66,6 @@ class ServiceState:
         current = self.current
         most = min(current.cpu_millicores / 1000, current.instances * current.threads)
         return self.cores_used >= share * most
-
-
-@functools.lru_cache
-def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], ...]:
-    """(millicores, instances, threads) of all that is worth a look; at least one, even below the floor.
-
-    With r = n·t threads the quota is at most r cores and head-room, above which nothing throttles, and above
-    r − 1 cores, since otherwise one thread less does as much. All steps of a core are looked at up to
-    FRACTIONAL_THREADS; beyond, where they are a small part of the whole, halves, and what the ceiling leaves
-    of the last core, if it is half of it or more. A host or a ceiling below the floor is the floor.
-
-    Of whole cores there are as many as threads, and no head-room: nothing is throttled on CPUs of one's own, where the
-    kernel lets an event loop that wakes up go first.
-    """
-    ceiling = min(limits.max_millicores, max(1, host_millicores))
-    floor = min(limits.min_millicores, ceiling)
-    if limits.whole_cores:
-        ceiling = max(1000, ceiling // 1000 * 1000)
-        floor = min(-(-floor // 1000) * 1000, ceiling)
-    return tuple(
-        (quota, instances, 1 << power)
-        for power in range(limits.max_threads.bit_length())
-        for instances in range(1, limits.max_instances + 1)
-        for quota in (_cores if limits.whole_cores else _quotas)(instances << power, floor, ceiling)
-    )
-
-
-@functools.lru_cache
-def _columns(limits: Limits, host_millicores: int) -> Integers:
-    """Give `shapes` as columns of millicores, instances and threads."""
-    return np.array(shapes(limits, host_millicores)).T[:, :, None]
-
-
-def _quotas(runnable: int, floor: int, ceiling: int) -> list[int]:
-    least = floor if runnable == 1 else max(floor, 1000 * (runnable - 1) + HEAD_ROOM_MILLICORES)
-    enough = max(least, 1000 * runnable + HEAD_ROOM_MILLICORES)
-    most = min(enough, ceiling)
-    if runnable > FRACTIONAL_THREADS:
-        half = 1000 * runnable - 500
-        return [quota for quota in dict.fromkeys((half, most)) if max(least, half) <= quota <= most]
-    if least > ceiling:
-        return []
-    steps = range(-(-least // STEP_MILLICORES) * STEP_MILLICORES, most, STEP_MILLICORES)
-    return [quota for quota in sorted({least, *steps}) if quota != 1000 * runnable and quota < most] + [most]
-
-
-def _cores(runnable: int, floor: int, ceiling: int) -> list[int]:
-    enough = max(floor, 1000 * runnable)
-    return [enough] if enough <= ceiling else []
-
-
-@functools.lru_cache
-def ladder(limit: int) -> tuple[int, ...]:
-    """1, 2, 3, 4, 6, 8, 12, 16, …, and the limit itself."""
-    powers = range(limit.bit_length())
-    steps = {limit, *(1 << power for power in powers), *(3 << power for power in powers)}
-    return tuple(sorted(step for step in steps if step <= limit))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,11 +153,11 @@ def operations(
     requests = np.maximum(1.0, np.floor(rows / demand.rows_per_request + 1e-9))
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
     millicores, instances, threads = _columns(service.limits, host_millicores)
-    means, uppers = model.grid(service.limits.max_threads, longest)
-    means, uppers = means * service.slower, uppers * service.wider
-    mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
-    mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
+    grid = model.grid(service.limits.max_threads, longest)
+    mean_s, upper_s = walls(model, grid, millicores, instances, threads, service.period_s)
     mean_s, upper_s = mean_s * service.slower, upper_s * service.wider
+    means, uppers = grid[0] * service.slower, grid[1] * service.wider
+    mean, upper = (work[threads[:, 0] - 1] for work in (means, uppers))
     # Threads divide the work and add none, but for what they wait for each other.
     cpu_s = np.minimum(means[0], threads * mean) * (1 + model.kappa * (instances - 1)) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
@@ -277,35 +191,10 @@ def operations(
     )
 
 
-def walls(
-    model: LatencyModel,
-    longest: int,
-    millicores: Integers,
-    instances: Integers,
-    threads: Integers,
-    period_s: float,
-) -> tuple[Floats, Floats]:
-    """Wall time of executions with all slots busy, [shape, rows - 1] up to `longest` rows: mean and upper quantile.
-
-    Of each shape the quota, instances and threads are a column [shape, 1].
-    """
-    means, uppers = model.grid(int(threads.max()), longest)
-    mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
-    crowd = 1 + model.kappa * (instances - 1)
-    runnable = instances * at_work(means[0], mean, threads)
-    return (
-        stretched_mean(mean * crowd, runnable, millicores),
-        stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
-    )
-
-
-def walls_of(
-    model: LatencyModel, longest: int, millicores: int, instances: int, threads: int, period_s: float
-) -> tuple[Floats, Floats]:
-    """The same of one shape, [rows - 1]."""
-    one = np.array([[millicores], [instances], [threads]])[:, :, None]
-    mean_s, upper_s = walls(model, longest, one[0], one[1], one[2], period_s)
-    return mean_s[0], upper_s[0]
+@functools.lru_cache
+def _columns(limits: Limits, host_millicores: int) -> Integers:
+    """Give `shapes` as columns of millicores, instances and threads."""
+    return np.array(shapes(limits, host_millicores)).T[:, :, None]
 
 
 def _rows(load: Floats, request_rows: int, limits: Integers, most: float) -> Integers:

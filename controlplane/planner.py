@@ -12,7 +12,8 @@ from typing import Protocol
 from controlplane import config
 from controlplane.candidates import Candidates, Option, candidates, menu
 from controlplane.knapsack import COST_SCALE, Choice, SolverStatus, solve
-from controlplane.operation import Configuration, Limits, ServiceState
+from controlplane.operation import ServiceState
+from controlplane.shape import Configuration, Limits
 
 __all__ = [
     "Assignment",

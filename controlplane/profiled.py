@@ -7,7 +7,7 @@ import numpy as np
 
 from controlplane.curve import Curve
 from controlplane.latency import UPPER, LatencyModel
-from controlplane.operation import ladder
+from controlplane.shape import ladder
 
 # The fewest that have a 99 % quantile besides their longest; a cell keeps 128.
 _EXECUTIONS = 100

@@ -9,61 +9,15 @@ Pure: entry points take `now` in seconds and return the actions to perform, in o
 at any time; the shell reports how it ended.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+
+from controlplane.allocation import NONE, Allocation, Quota, Version, largest, smallest
 
 BACKOFF_S = 0.5  # after the first failed write; doubles with each in a row
 # An owner that is well again does not say so. What is planned shall be in force 3 s after that, of which a call that
 # hangs may take 2, as actuator.docker_timeout_s says.
 MAX_BACKOFF_S = 0.75
 PENDING_S = 0.2  # until a write is asked for again that was accepted: a kubelet acts within a second or so
-# Owners round what they are given, to microseconds of a period, to pages, to MiB.
-_ROUNDING = 0.01
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
-    """Orders directives over restarts of the control plane: higher term first, then higher epoch."""
-
-    term: int = 0
-    epoch: int = 0
-
-
-NONE = Version()  # of a worker that has not had a directive
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What the owner of a worker's resources holds it to."""
-
-    cpu_millicores: int | None  # None: no limit
-    memory_bytes: int = 0  # 0: no limit
-
-    def covers(self, other: "Quota") -> bool:
-        """Whether all that `other` allows is allowed."""
-        return largest((self, other)) == self
-
-    def reads_as(self, other: "Quota") -> bool:
-        """Whether `other` may be this one, as its owner has rounded it."""
-        return _alike(self.cpu_millicores, other.cpu_millicores) and _alike(
-            self.memory_bytes, other.memory_bytes
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """What a worker runs with."""
-
-    cpu_millicores: int
-    instances: int
-    threads: int
-    max_batch: int
-    memory_bytes: int = 0  # 0: no limit
-
-    @property
-    def quota(self) -> Quota:
-        """The quota this allocation needs."""
-        return Quota(self.cpu_millicores, self.memory_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +37,6 @@ class SendDirective:
 
 
 Action = SetQuota | SendDirective
-
-
-def _alike(written: int | None, read: int | None) -> bool:
-    """No limit, None or 0, is like no other."""
-    if not written or not read:
-        return written == read
-    return abs(written - read) <= _ROUNDING * written
-
-
-def largest(quotas: Iterable[Quota]) -> Quota:
-    """The least quota that covers each of `quotas`, of which there must be one at least."""
-    cpu, memory = zip(*((quota.cpu_millicores, quota.memory_bytes) for quota in quotas), strict=True)
-    return Quota(None if None in cpu else max(cpu), 0 if 0 in memory else max(memory))
-
-
-def smallest(quotas: Iterable[Quota]) -> Quota:
-    """The greatest quota that each of `quotas` covers."""
-    cpu, memory = zip(*((quota.cpu_millicores, quota.memory_bytes) for quota in quotas), strict=True)
-    return Quota(
-        min((value for value in cpu if value is not None), default=None),
-        min((value for value in memory if value), default=0),
-    )
-
-
-def next_term(reported: Iterable[Version | None]) -> int:
-    """The term of a new leader: one more than the highest that any worker has applied."""
-    return 1 + max((version.term for version in reported if version is not None), default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 
 import grpc
 
 from controlplane import explanation, status
 from controlplane.loop import ControlLoop
 from controlplane.overrides import PolicyError
+from controlplane.reports import AbsurdReportError, check_hello
 from controlplane.session import Session
-from controlplane.state import AbsurdReportError, Worker, check_hello
+from controlplane.state import Worker
 from controlplane.store import POLICY_KEYS
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
@@ -72,17 +74,9 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         request: pb.WatchDecisionsRequest,
         context: grpc.aio.ServicerContext[pb.WatchDecisionsRequest, pb.Decision],
     ) -> AsyncIterator[pb.Decision]:
-        store, last = self._loop.store, 0
-        decisions = store.last(max(1, request.past))
-        if request.past == 0 and decisions:
-            last, decisions = decisions[-1].id, []
-        while True:
-            for decision in decisions:
-                last = decision.id
+        async with aclosing(self._loop.decisions.watch(request.past)) as decisions:
+            async for decision in decisions:
                 yield decision
-            async with self._loop.decided:
-                while not (decisions := store.since(last)):
-                    await self._loop.decided.wait()
 
     async def Explain(
         self,

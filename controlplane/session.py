@@ -10,8 +10,9 @@ import structlog
 
 from controlplane import status
 from controlplane.actuators import ActuationError, Actuator, Pending, Unreachable, WorkerRef
+from controlplane.allocation import Allocation, Quota
 from controlplane.metrics import Metrics
-from controlplane.resize import Action, Allocation, Quota, SendDirective, SetQuota
+from controlplane.resize import Action, SendDirective, SetQuota
 from controlplane.state import Worker
 from protos import control_pb2
 

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 
 from controlplane import explanation
+from controlplane.allocation import Allocation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
-from controlplane.operation import Waiting, walls_of
+from controlplane.operation import Waiting
 from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
-from controlplane.resize import Allocation, SendDirective
-from controlplane.state import Fleet, Host, Worker, allocation_message
+from controlplane.reports import allocation_message
+from controlplane.resize import SendDirective
+from controlplane.state import Fleet, Host, Worker
+from controlplane.stretch import walls_of
 from protos import control_pb2 as pb
 
 _MEMORY_STEP = 64 << 20

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from controlplane.resize import Allocation, Version
+from controlplane.allocation import Allocation, Version
 from protos import control_pb2
 
 # What may be set of a policy by call: fields of SetServicePolicy, and columns, so that another one is a migration.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from controlplane.curve import Floats, Integers
-from controlplane.latency import UPPER
+from controlplane.latency import UPPER, LatencyModel
 
 WAITING = 0.5  # MiniLM on two threads: 1.1 and 1.3 are useful, 1.5 and 1.6 of the quota are used
 
@@ -47,6 +47,37 @@ def stretched_upper(
     stands_s = np.where(1000 * runnable <= millicores, 0.0, period_s - quota_s / runnable)
     longest: Floats = np.maximum(work_s + periods * stands_s, stretched_mean(work_s, runnable, millicores))
     return longest
+
+
+def walls(
+    model: LatencyModel,
+    grid: tuple[Floats, Floats],
+    millicores: Integers,
+    instances: Integers,
+    threads: Integers,
+    period_s: float,
+) -> tuple[Floats, Floats]:
+    """Wall time of executions with all slots busy, [shape, rows - 1]: mean and upper quantile.
+
+    `grid` is the model's, of at least the threads of any shape, and of the rows that are asked for. Of each shape the
+    quota, instances and threads are a column [shape, 1].
+    """
+    mean, upper = (work[threads[:, 0] - 1] for work in grid)
+    crowd = 1 + model.kappa * (instances - 1)
+    runnable = instances * at_work(grid[0][0], mean, threads)
+    return (
+        stretched_mean(mean * crowd, runnable, millicores),
+        stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
+    )
+
+
+def walls_of(
+    model: LatencyModel, longest: int, millicores: int, instances: int, threads: int, period_s: float
+) -> tuple[Floats, Floats]:
+    """The same of one shape, [rows - 1] up to `longest` rows."""
+    one = np.array([[millicores], [instances], [threads]])[:, :, None]
+    mean_s, upper_s = walls(model, model.grid(threads, longest), one[0], one[1], one[2], period_s)
+    return mean_s[0], upper_s[0]
 
 
 def throttled(threads: int, busy: float, millicores: int) -> bool:

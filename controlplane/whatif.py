@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from controlplane import config
 from controlplane.knapsack import SolverStatus
 from controlplane.lateness import late
-from controlplane.operation import Configuration, ServiceState, operations
+from controlplane.operation import ServiceState, operations
 from controlplane.planner import Assignment, Bound, plan
+from controlplane.shape import Configuration
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from controlplane.config import ActuatorKind, Governor
-from controlplane.operation import Configuration, Limits
+from controlplane.shape import Configuration, Limits
 from evaluation.admin import Admin
 from evaluation.process import StartError
 

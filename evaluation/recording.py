@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-from controlplane.operation import Configuration, Limits
+from controlplane.shape import Configuration, Limits
 from evaluation import cache, demo, journal, measure, scenario
 from evaluation.admin import ControlPlaneError
 from evaluation.bandwidth import BandwidthTrace, TraceError

@@ -17,9 +17,10 @@ from controlplane.config import NonNegative
 from controlplane.curve import Curve
 from controlplane.demand import MAX_DISPERSION, MIN_DISPERSION, DemandEstimate, settled
 from controlplane.latency import UPPER_SPREAD, LatencyModel
-from controlplane.operation import Limits, ServiceState
+from controlplane.operation import ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
 from controlplane.profilefile import ProfileError, read_times
+from controlplane.shape import Limits
 from controlplane.whatif import Host
 from core.config import ConfigError, Section, convert, load
 

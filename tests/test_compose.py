@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-import controlplane.config
+import controlplane.controlfile
 import socketproxy.config
 
 yaml = pytest.importorskip("yaml", reason="needs the extra `kubernetes`")
@@ -29,7 +29,7 @@ def test_the_control_plane_asks_the_proxy_and_both_mean_the_same_containers() ->
     directory = str(Path(CONFIG.listen).parent)
     mounts = {name for name, service in SERVICES.items() if f"engine:{directory}" in str(service)}
     assert mounts == {"engine", "control"}
-    control = controlplane.config.read(ROOT / "deploy/control.toml", environ={})
+    control = controlplane.controlfile.read(ROOT / "deploy/control.toml", environ={})
     actuator = control.actuator
     assert any(policy.whole_cores for policy in control.services.values()) == CONFIG.whole_cores
     assert (actuator.docker_label, actuator.resize_memory) == (CONFIG.label, CONFIG.resize_memory)

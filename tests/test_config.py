@@ -7,6 +7,7 @@ import pytest
 from msgspec import Meta, field
 
 import controlplane.config
+import controlplane.controlfile
 import dataplane.config
 from core.config import ConfigError, Section, load
 
@@ -126,7 +127,7 @@ def test_a_directory_of_versions_lends_its_name_and_names_them(tmp_path: Path) -
 
 def test_the_deployed_control_plane_is_configured() -> None:
     # As Compose 1.29 leaves it.
-    config = controlplane.config.read(DEPLOY / "control.toml", environ={"SPONGE_COMPOSE_PROJECT": ""})
+    config = controlplane.controlfile.read(DEPLOY / "control.toml", environ={"SPONGE_COMPOSE_PROJECT": ""})
     assert config.actuator.kind is controlplane.config.ActuatorKind.DOCKER
     assert config.actuator.compose_project == ""
 
@@ -152,7 +153,7 @@ def test_what_the_kubernetes_actuator_cannot_use_is_refused(
     path = tmp_path / "control.toml"
     path.write_text(f'[actuator]\nkind = "kubernetes"\nresize_memory = true\n[actuator.kubernetes]\n{toml}\n')
     with pytest.raises(ConfigError, match=expectation):
-        controlplane.config.read(path, environ={})
+        controlplane.controlfile.read(path, environ={})
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_what_only_the_docker_actuator_can_is_refused_elsewhere(
     path = tmp_path / "control.toml"
     path.write_text(f"[actuator]\n{toml}\n")
     with pytest.raises(ConfigError, match=rf"control\.toml: {expectation}"):
-        controlplane.config.read(path, environ={})
+        controlplane.controlfile.read(path, environ={})
 
 
 ENGINE = 'host = "tcp://far:2376"\nmillicores = 4000\n'
@@ -205,13 +206,13 @@ def test_engines_that_cannot_be_used_are_refused(tmp_path: Path, toml: str, expe
     path = tmp_path / "control.toml"
     path.write_text(toml)
     with pytest.raises(ConfigError, match=expectation):
-        controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"})
+        controlplane.controlfile.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"})
 
 
 def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_path: Path) -> None:
     path = tmp_path / "control.toml"
     path.write_text(f'[actuator.engines.far]\n{ENGINE}tls = {{ ca = "ca.pem" }}')
-    engine = controlplane.config.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"}).actuator.engines[
+    engine = controlplane.controlfile.read(path, environ={"SPONGE_COMPOSE_PROJECT": "ours"}).actuator.engines[
         "far"
     ]
     assert engine.tls is not None
@@ -219,7 +220,7 @@ def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_pat
     with pytest.raises(
         ConfigError, match=r"actuator\.compose_project: expected one beside actuator\.engines"
     ):
-        controlplane.config.read(path, environ={})
+        controlplane.controlfile.read(path, environ={})
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_leases_and_replicas_that_cannot_be_are_refused(tmp_path: Path, toml: st
     path = tmp_path / "control.toml"
     path.write_text(f'[actuator]\nkind = "kubernetes"\n{toml}\n')
     with pytest.raises(ConfigError, match=complaint):
-        controlplane.config.read(path, environ={})
+        controlplane.controlfile.read(path, environ={})
 
 
 @pytest.mark.parametrize(
@@ -260,14 +261,14 @@ def test_what_only_kubernetes_has_needs_its_actuator(tmp_path: Path, toml: str, 
     path = tmp_path / "control.toml"
     path.write_text(toml)
     with pytest.raises(ConfigError) as error:
-        controlplane.config.read(path, environ={})
+        controlplane.controlfile.read(path, environ={})
     assert str(error.value) == f'{path}: {key}: expected actuator.kind = "kubernetes" beside it'
 
 
 def test_a_kubeconfig_is_found_beside_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "control.toml"
     path.write_text('[actuator.kubernetes]\nnamespace = "serving"\nkubeconfig = "config"\n')
-    kubernetes = controlplane.config.read(path, environ={}).actuator.kubernetes
+    kubernetes = controlplane.controlfile.read(path, environ={}).actuator.kubernetes
     assert kubernetes.kubeconfig == str(tmp_path / "config")
 
 

@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from controlplane.actuators.fake import FakeActuator
+from controlplane.allocation import Quota
 from controlplane.config import Config, ServicePolicy
-from controlplane.resize import Quota
 from controlplane.server import AdminServer
 from controlplane.state import Host
 from protos import control_pb2 as pb

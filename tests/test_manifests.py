@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import controlplane.config
+import controlplane.controlfile
 import dataplane.config
 from controlplane.config import ActuatorKind
 
@@ -138,7 +139,7 @@ def test_the_configuration_is_what_the_planes_read_and_fits_the_pods(tmp_path):
     for config in of("ConfigMap"):
         for name, text in config["data"].items():
             (tmp_path / name).write_text(text)
-    control = controlplane.config.read(tmp_path / "control.toml", environ={})
+    control = controlplane.controlfile.read(tmp_path / "control.toml", environ={})
     assert control.actuator.kind is ActuatorKind.KUBERNETES
     [(name, policy)] = control.services.items()
     assert (name, policy.scale) == ("vision", "deployment/sponge-vision")

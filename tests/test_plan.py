@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator
+from controlplane.allocation import Quota
 from controlplane.config import Config, ServicePolicy
 from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
 from controlplane.profiled import executions
 from controlplane.profilefile import read_times
-from controlplane.resize import Quota
 from controlplane.state import Fleet, Host
 from controlplane.store import Store
 from controlplane.whatif import foresee

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import controlplane.config
+import controlplane.controlfile
 from controlplane.actuators import Pending, Quota, WorkerRef, make, make_lease, make_scales
 from controlplane.lease import LeaseLeadership
 from tests.kube_api import NAMESPACE, KubeApi
@@ -60,7 +61,7 @@ def config(kube, tmp_path) -> controlplane.config.Config:
         "[actuator.kubernetes]", write_toml(tmp_path / "server", {"actuator.kubernetes": server}).read_text()
     )
     (tmp_path / "control.toml").write_text(text)
-    return controlplane.config.read(tmp_path / "control.toml", environ={})
+    return controlplane.controlfile.read(tmp_path / "control.toml", environ={})
 
 
 async def test_the_role_grants_what_is_used_and_nothing_else(kube, config):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from controlplane import config as settings
+from controlplane.allocation import Quota
 from controlplane.lease import Lease
-from controlplane.resize import Quota
 from controlplane.scales import Scales
 from core.config import ConfigError
 

@@ -25,7 +25,7 @@ from controlplane.actuators.apiserver import (
     timeouts,
 )
 from controlplane.actuators.pod import Limits, Pod, pod_of
-from controlplane.resize import smallest
+from controlplane.allocation import smallest
 
 T = TypeVar("T")
 

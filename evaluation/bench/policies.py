@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from controlplane.config import Governor, Planner
 from controlplane.knapsack import SolverStatus
-from controlplane.operation import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes, walls_of
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, ServiceState
+from controlplane.shape import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes
+from controlplane.stretch import walls_of
 
 TARGET = 0.8
 # The authors' code keeps the rest of the SLO back.

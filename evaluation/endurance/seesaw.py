@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from controlplane import __main__ as plane
 from controlplane.config import Planner
 from controlplane.knapsack import SolverStatus
-from controlplane.operation import Configuration, Limits
 from controlplane.planner import Assignment, Bound, Plan, Reasons, ServiceState
+from controlplane.shape import Configuration, Limits
 
 # In turn. Each differs from the next in quota and instances, and from one of its neighbours in threads.
 CONFIGURATIONS = (

@@ -14,10 +14,11 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from controlplane import actuators, config
+from controlplane.allocation import Allocation, Quota, Version
 from controlplane.config import ActuatorKind
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
-from controlplane.resize import Allocation, Quota, Resize, Version
+from controlplane.resize import Resize
 from controlplane.session import Owner, Session
 from controlplane.state import Fleet, Host
 from core.cgroup import Cgroup, quota_us

@@ -10,14 +10,8 @@ from controlplane.curve import Curve
 from controlplane.demand import DemandEstimate
 from controlplane.knapsack import Choice
 from controlplane.latency import LatencyModel
-from controlplane.operation import (
-    HEAD_ROOM_MILLICORES,
-    STEP_MILLICORES,
-    Configuration,
-    Limits,
-    ServiceState,
-    Waiting,
-)
+from controlplane.operation import ServiceState, Waiting
+from controlplane.shape import HEAD_ROOM_MILLICORES, STEP_MILLICORES, Configuration, Limits
 
 # Of the time of one row on one thread: per row and fixed, each divided by threads and not. As YOLOv5s has it in the
 # paper's grid.

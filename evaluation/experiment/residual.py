@@ -7,7 +7,7 @@ import numpy as np
 
 from controlplane.cell import SAMPLES
 from controlplane.latency import UPPER, LatencyModel
-from controlplane.operation import walls_of
+from controlplane.stretch import walls_of
 from evaluation.profiling import dominated
 from evaluation.slices import PERIOD_US, Runs, Setting, Slice
 

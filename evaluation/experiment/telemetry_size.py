@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from controlplane import status
+from controlplane.allocation import Allocation, Version
 from controlplane.governor import Governor
-from controlplane.resize import Allocation, Resize, SendDirective, Version
+from controlplane.resize import Resize, SendDirective
 from controlplane.state import Fleet, Host
 from evaluation.experiment.reporter import Reporter
 from protos import control_pb2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from controlplane.operation import Configuration, Limits
+from controlplane.shape import Configuration, Limits
 from core.cgroup import usable_parent
 from evaluation import load
 from evaluation.admin import Admin, ControlPlaneError

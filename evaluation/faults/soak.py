@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from controlplane.operation import Configuration
+from controlplane.shape import Configuration
 from evaluation import cache, demo, load, scenario, workload
 from evaluation.admin import Admin
 from evaluation.embedded import CONTROL, Embedded

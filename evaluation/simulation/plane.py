@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from controlplane import status
+from controlplane.allocation import NONE, Quota
 from controlplane.config import Config, ServicePolicy
 from controlplane.governor import Governor, rest_s
-from controlplane.resize import NONE, Action, Quota, Resize, SendDirective, SetQuota
-from controlplane.state import Fleet, Host, Worker, allocation_message, version_of
+from controlplane.reports import allocation_message, version_of
+from controlplane.resize import Action, Resize, SendDirective, SetQuota
+from controlplane.state import Fleet, Host, Worker
 from dataplane.agent import shape_of, table_of
 from dataplane.telemetry import version
 from evaluation.simulation import worker as virtual

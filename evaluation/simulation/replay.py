@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from controlplane.allocation import Allocation
 from controlplane.config import ServicePolicy
-from controlplane.resize import Allocation
 from controlplane.state import Fleet
 from controlplane.stretch import work_of
 from dataplane.request import Outcome

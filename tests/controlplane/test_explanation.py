@@ -12,8 +12,9 @@ from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.explanation import Explanation, Misses, Round, explain
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import LatencyModel
-from controlplane.operation import Limits, ServiceState, Waiting
+from controlplane.operation import ServiceState, Waiting
 from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, plan
+from controlplane.shape import Limits
 
 SETTINGS = config.Planner()
 PLENTY = 1 << 50

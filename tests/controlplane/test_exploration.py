@@ -8,7 +8,8 @@ from controlplane import config, planner
 from controlplane.demand import DemandEstimate
 from controlplane.exploration import EVERY_S, LASTS_S, Exploration
 from controlplane.latency import LatencyModel
-from controlplane.operation import Limits, ServiceState, Waiting
+from controlplane.operation import ServiceState, Waiting
+from controlplane.shape import Limits
 
 SETTINGS = config.Planner()
 QUEUE = [Waiting(0.3 + 0.01 * place) for place in range(6)]

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from controlplane.allocation import Allocation
 from controlplane.governor import Action, Governor, Hold, Verdict, urgent
-from controlplane.resize import Allocation
 
 
 def allocation(millicores: int, instances: int = 1) -> Allocation:

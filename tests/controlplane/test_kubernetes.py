@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from controlplane import config as settings
 from controlplane.actuators import ActuationError, Pending, Quota, WorkerRef, make
+from controlplane.allocation import Allocation, Version
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
-from controlplane.resize import Allocation, Resize, Version
+from controlplane.resize import Resize
 from controlplane.session import Owner, Session
 from controlplane.state import Fleet, Host
 from core.config import ConfigError

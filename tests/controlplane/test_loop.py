@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
+from controlplane.allocation import Quota
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
@@ -18,7 +19,6 @@ from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner
 from controlplane.prior import Priors
 from controlplane.profiled import Times
 from controlplane.profilefile import Profile
-from controlplane.resize import Quota
 from controlplane.scaling import Scaling
 from controlplane.session import Session
 from controlplane.state import Fleet, Host
@@ -666,5 +666,5 @@ async def test_containers_that_are_gone_are_not_remembered_for_good(plane):
     for number in range(1100):
         worker = await FakeWorker.attach(plane, worker_id=f"w{number}", container_id=f"c{number}")
         plane.loop.detach(worker.session)
-    assert len(plane.loop._owners) == 1001
-    assert plane.loop._owners["first"] is stays.session.owner
+    assert len(plane.loop._admission._owners) == 1001
+    assert plane.loop._admission._owners["first"] is stays.session.owner

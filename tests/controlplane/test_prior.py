@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import config
+from controlplane import controlfile
 from controlplane.config import ServicePolicy
 from controlplane.latency import LatencyModel
 from controlplane.prior import Priors
@@ -29,7 +29,7 @@ def write(folder: Path, *lines: str, about: str = f"# model: vision.onnx, SHA-25
 
 
 def read(control: Path) -> Priors:
-    return Priors.read(control, config.read(control, {}).services)
+    return Priors.read(control, controlfile.read(control, {}).services)
 
 
 def test_the_model_begins_with_what_was_profiled_without_a_quota(tmp_path):

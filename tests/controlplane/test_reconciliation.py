@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator
-from controlplane.resize import Quota
+from controlplane.allocation import Quota
 from controlplane.state import Host
 from controlplane.status import explained, fleet
 from tests.controlplane.test_loop import FakeWorker, Plane, settle

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from controlplane import config
 from controlplane.curve import Curve
 from controlplane.demand import NOTHING, divided, settled
-from controlplane.operation import Limits, ServiceState
+from controlplane.operation import ServiceState
 from controlplane.profiled import of_curve
 from controlplane.replicas import Crew, Replicas, wish
+from controlplane.shape import Limits
 from controlplane.whatif import Host
 
 SETTINGS = config.Replicas()

@@ -3,19 +3,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controlplane.resize import (
-    NONE,
-    PENDING_S,
-    Allocation,
-    Quota,
-    Resize,
-    SendDirective,
-    SetQuota,
-    Version,
-    largest,
-    next_term,
-    smallest,
-)
+from controlplane.allocation import NONE, Allocation, Quota, Version, largest, next_term, smallest
+from controlplane.resize import PENDING_S, Resize, SendDirective, SetQuota
 
 DEFAULT = Allocation(1000, 1, 1, 1)
 STARTUP_MILLICORES = 1000
@@ -513,16 +502,3 @@ class ResizeMachine(RuleBasedStateMachine):
 
 TestResize = ResizeMachine.TestCase
 TestResize.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
-
-
-@pytest.mark.parametrize(
-    ("quotas", "most", "least"),
-    [
-        ([Quota(500, 100), Quota(1000, 50)], Quota(1000, 100), Quota(500, 50)),
-        ([Quota(None, 0), Quota(1000, 50)], Quota(None, 0), Quota(1000, 50)),
-        ([Quota(None, 0)], Quota(None, 0), Quota(None, 0)),
-    ],
-)
-def test_largest_and_smallest(quotas, most, least):
-    assert (largest(quotas), smallest(quotas)) == (most, least)
-    assert most.covers(least)

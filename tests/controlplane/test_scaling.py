@@ -4,8 +4,8 @@ import pytest
 
 from controlplane import config as settings
 from controlplane.actuators.fake import FakeActuator, FakeScales
+from controlplane.allocation import Quota
 from controlplane.config import Config, Governor, ServicePolicy
-from controlplane.resize import Quota
 from controlplane.scales import ScaleConflictError, ScaleError
 from controlplane.scaling import crew_of
 from tests.controlplane.test_loop import FakeWorker, Plane

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from controlplane import store as module
-from controlplane.resize import Allocation, Version
+from controlplane.allocation import Allocation, Version
 from controlplane.store import POLICY_KEYS, CellRecord, Decision, Store
 from protos import control_pb2 as pb
 

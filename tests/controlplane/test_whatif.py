@@ -8,9 +8,10 @@ from controlplane import config
 from controlplane.curve import Curve
 from controlplane.demand import settled
 from controlplane.knapsack import SolverStatus
-from controlplane.operation import Limits, ServiceState
+from controlplane.operation import ServiceState
 from controlplane.planner import plan
 from controlplane.profiled import of_curve
+from controlplane.shape import Limits
 from controlplane.whatif import Host, fit, foresee
 
 SETTINGS = config.Planner()

@@ -1,6 +1,6 @@
 """Recordings made by hand."""
 
-from controlplane.operation import Limits
+from controlplane.shape import Limits
 from dataplane.request import Outcome
 from evaluation.journal import Executed, Served
 from evaluation.recording import Client, Held, Recording

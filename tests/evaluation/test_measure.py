@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane.actuators.fake import FakeActuator
+from controlplane.allocation import Allocation, Version
 from controlplane.config import Config
 from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
-from controlplane.resize import Allocation, Version
 from controlplane.server import AdminServer
 from controlplane.state import Fleet, Host
 from controlplane.store import Decision, Store
@@ -28,8 +28,9 @@ from protos import control_pb2_grpc
 @contextlib.asynccontextmanager
 async def serving():
     """Give the loop of a control plane without workers, and its admin service over loopback."""
+    store = Store("")
     loop = ControlLoop(
-        Config(), Fleet([Host(4000, 1 << 33)], 0.001), FakeActuator(), Store(""), Metrics(CollectorRegistry())
+        Config(), Fleet([Host(4000, 1 << 33)], 0.001), FakeActuator(), store, Metrics(CollectorRegistry())
     )
     server = grpc.aio.server()
     control_pb2_grpc.add_AdminServicer_to_server(AdminServer(loop, 3.0, time.monotonic), server)
@@ -40,14 +41,14 @@ async def serving():
             yield loop, admin
     finally:
         await server.stop(None)
-        loop.store.close()
+        store.close()
 
 
 async def decide(loop, service):
     before, after = Allocation(1000, 1, 1, 1), Allocation(2000, 2, 1, 1)
-    loop.store.add(Decision("w", service, Version(1, 1), before, after, "grow", "", 0.0, 0, 0.0, False))
-    async with loop.decided:
-        loop.decided.notify_all()
+    await loop.decisions.add(
+        Decision("w", service, Version(1, 1), before, after, "grow", "", 0.0, 0, 0.0, False)
+    )
 
 
 async def test_decisions_made_before_a_run_are_no_part_of_it():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controlplane.resize import Allocation
+from controlplane.allocation import Allocation
 from controlplane.state import Fleet, Worker
 from evaluation.simulation.scenario import Scenario, Service
 

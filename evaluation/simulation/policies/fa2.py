@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from controlplane.resize import Allocation
+from controlplane.allocation import Allocation
 from controlplane.state import Fleet
 from evaluation import paper
 from evaluation.simulation.policies import Seen, Target, fit, whole

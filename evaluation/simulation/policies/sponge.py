@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from controlplane import planner, status
+from controlplane.allocation import Allocation
 from controlplane.config import Config
 from controlplane.exploration import Exploration
 from controlplane.governor import crowded, urgent
-from controlplane.resize import Allocation
 from controlplane.state import Fleet
 from evaluation.simulation.policies import Seen, Target, whole
 from evaluation.simulation.profile import cheapest_batch

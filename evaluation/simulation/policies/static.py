@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from controlplane.operation import ladder
+from controlplane.shape import ladder
 from controlplane.state import Fleet
 from evaluation.simulation import run as simulation
 from evaluation.simulation.policies import Seen, Target, fit, whole

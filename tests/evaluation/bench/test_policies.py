@@ -7,8 +7,8 @@ import pytest
 from controlplane.config import Planner
 from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
-from controlplane.operation import Configuration, Limits
 from controlplane.planner import Bound, ServiceState
+from controlplane.shape import Configuration, Limits
 from evaluation.bench import control, policies
 from evaluation.bench.policies import Paper, Usage
 

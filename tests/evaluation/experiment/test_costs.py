@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import state
+from controlplane import reports
 from core.cgroup import Cgroup
 from core.config import load
 from dataplane.agent import shape_of
@@ -44,7 +44,7 @@ def test_a_reporter_reports_its_rate_over_windows_of_any_length() -> None:
     for window_s in (0.05, 0.2, 0.2, 1.0, 0.55):
         clock.now += window_s
         sample = reporter.sample(distress=False)
-        state.check(sample)
+        reports.check_sample(sample)
         assert sample.window_s == pytest.approx(window_s)
         assert len(sample.executions) == sample.outcomes.on_time == sample.arrivals == sample.headers
         arrivals += sample.arrivals
@@ -78,7 +78,7 @@ async def test_a_reporter_acknowledges_what_it_is_told() -> None:
 
 
 def test_a_hello_is_one_that_a_control_plane_takes() -> None:
-    state.check_hello(Reporter("made-up", Clock(), rate=1.0).hello())
+    reports.check_hello(Reporter("made-up", Clock(), rate=1.0).hello())
 
 
 def test_samples_grow_with_the_queue_up_to_what_is_told_of_it() -> None:

@@ -1,0 +1,49 @@
+"""What no worker can mean."""
+
+import pytest
+
+from controlplane.reports import AbsurdReportError, check_hello
+from protos import control_pb2 as pb
+
+HELLO = pb.Hello(
+    worker_id="w1",
+    service="vision",
+    model_digest="d",
+    max_instances=4,
+    max_threads=4,
+    max_batch=8,
+    allocation=pb.Allocation(cpu_millicores=1100, instances=1, threads=1, max_batch=1),
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "absurd"),
+    [
+        ("hello.service", {"service": ""}),
+        ("hello.worker_id", {"worker_id": "w" * 1000}),
+        ("hello.max_instances", {"max_instances": 0}),
+        ("hello.max_batch", {"max_batch": 2**31}),
+        (
+            "hello.allocation.cpu_millicores",
+            {"allocation": pb.Allocation(instances=1, threads=1, max_batch=1)},
+        ),
+        (
+            "hello.allocation.memory_bytes",
+            {
+                "allocation": pb.Allocation(
+                    cpu_millicores=1, instances=1, threads=1, max_batch=1, memory_bytes=2**64 - 1
+                )
+            },
+        ),
+        ("hello.applied.term", {"applied": pb.Version(term=2**64 - 1)}),
+    ],
+)
+def test_absurd_hellos_are_refused_by_field(field, absurd):
+    message = pb.Hello()
+    message.CopyFrom(HELLO)
+    for name, value in absurd.items():
+        message.ClearField(name)
+        message.MergeFrom(pb.Hello(**{name: value}))
+    with pytest.raises(AbsurdReportError, match=f"^{field}:"):
+        check_hello(message)
+    check_hello(HELLO)
