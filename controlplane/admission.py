@@ -1,12 +1,12 @@
 """A worker that attaches: whose quota it has, on which host, and what it begins with."""
 
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
 from controlplane.actuators import ActuationError, Actuator
-from controlplane.allocation import Quota
+from controlplane.allocation import NONE, Quota
 from controlplane.config import Config
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
@@ -16,6 +16,8 @@ from controlplane.session import Owner, Session, worker_ref
 from controlplane.shape import HEAD_ROOM_MILLICORES
 from controlplane.state import Fleet, Host
 from protos import control_pb2
+
+_MAX_ABSENT = 1000  # owners of quotas that are remembered without a worker, of some hundred bytes each
 
 log = structlog.get_logger()
 
@@ -47,6 +49,10 @@ class Admission:
         owner = self._owner(hello)
         async with owner.lock:  # a write for its predecessor may still be on its way
             host, quota = await self._found(hello)
+            owner.meet(quota, new=version_of(hello.applied) == NONE)
+        if quota is not None:
+            # Which no worker knows: with 0 it would count as unlimited, and be made so.
+            hello.allocation.memory_bytes = quota.memory_bytes
         now, settings, paused = self._clock(), self._config.governor, self._fleet.paused
         startup = 0 if paused else self._startup_millicores(hello, host)
         resize = Resize(startup, settings.ack_timeout_s, owner.found)
@@ -82,10 +88,22 @@ class Admission:
             session.perform(resize.retarget(limited, self._fleet.next_version(worker), now))
         return session
 
+    def forget_owners(self, attached: Iterable[Session]) -> None:
+        """Of owners of whom none is attached keep those that had one last: a name that comes back does so soon."""
+        busy = {id(session.owner) for session in attached}
+        absent = [
+            name for name, owner in self._owners.items() if id(owner) not in busy and not owner.lock.locked()
+        ]
+        for name in absent[:-_MAX_ABSENT]:
+            del self._owners[name]
+
     def _owner(self, hello: control_pb2.Hello) -> Owner:
         """Whose quota this is; without one that is enforced, every process is its own."""
         shared = (hello.container_id or hello.cgroup_path) if self._actuator.holds_quota else ""
-        return self._owners.setdefault(shared or hello.worker_id, Owner())
+        name = shared or hello.worker_id
+        owner = self._owners.pop(name, None) or Owner()
+        self._owners[name] = owner  # the newest last
+        return owner
 
     async def _found(self, hello: control_pb2.Hello) -> tuple[Host | None, Quota | None]:
         """On which host a worker runs and with what quota, as far as that is known."""

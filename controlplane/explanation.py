@@ -4,7 +4,8 @@ Nothing of it is worked out before somebody asks: a round keeps what the planner
 candidates are priced again from that.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ class Round:
     host_memory: int  # bytes, likewise
     settings: config.Planner
     plan: Plan
+    # By service, millicores and bytes that its workers keep that are not planned: what is said above is without them.
+    kept: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def index(self, worker: Worker) -> int | None:
         """Where `worker` stands in it; None of one that it left out, or that has come again since."""

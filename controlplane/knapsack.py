@@ -96,7 +96,10 @@ class _Bracket:
 
 
 class _Table:
-    """Menus with costs as whole numbers, on a host of so much CPU."""
+    """Menus with costs as whole numbers, on a host of so much CPU.
+
+    What counts is what choices take beyond the least of their menu: steps are as large, whatever they begin with.
+    """
 
     def __init__(self, menus: Sequence[Sequence[Choice]], host_cpu: int) -> None:
         self.menus = menus
@@ -104,9 +107,12 @@ class _Table:
         # Whole numbers, of which sums are exact.
         self.costs = [np.array([float(_scaled(choice.cost)) for choice in menu]) for menu in menus]
         self.memory = [np.array([float(choice.memory) for choice in menu]) for menu in menus]
-        unit = math.gcd(*(choice.cpu for menu in menus for choice in menu)) or 1
-        self._size = host_cpu // unit + 1
-        self._units = [np.array([min(choice.cpu // unit, self._size) for choice in menu]) for menu in menus]
+        cpu = [np.array([choice.cpu for choice in menu]) for menu in menus]
+        beyond = [row - row.min() for row in cpu]
+        unit = math.gcd(*(int(more) for row in beyond for more in row)) or 1
+        spare = host_cpu - sum(int(row.min()) for row in cpu)
+        self._size = min(spare, sum(int(row.max()) for row in beyond)) // unit + 1
+        self._units = [np.minimum(row // unit, max(0, self._size)) for row in beyond]
 
     def least(self, costs: Sequence[Floats]) -> tuple[int, ...] | None:
         """Solve the knapsack for CPU alone, exactly, at other costs; None if nothing fits.
@@ -114,6 +120,8 @@ class _Table:
         Dynamic programming over menus and CPU, in units of the greatest common divisor.
         """
         size = self._size
+        if size <= 0:
+            return None
         none = np.full(size, np.inf)
         best = np.zeros(size)  # least cost of the menus so far, within so much CPU
         picked = []

@@ -52,7 +52,9 @@ class ControlLoop:
     ) -> None:
         self.fleet = fleet
         self.actuator = actuator
-        self.overrides = Overrides(config.services, fleet, store, metrics)
+        # Who shares a Lease has a store of its own: what was set there may have been set otherwise elsewhere since.
+        kept = None if config.leader.lease else store
+        self.overrides = Overrides(config.services, fleet, kept, metrics)
         self.decisions = Decisions(store, metrics)
         self._config = config
         self._metrics = metrics
@@ -126,14 +128,20 @@ class ControlLoop:
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
-        if (before := self._sessions.get(hello.worker_id)) is not None:
-            before.close()
+        self._close(hello.worker_id)
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
-            profiled = self._priors.cells(hello.service, hello.model_digest, self._clock())
-            self.fleet.remember(hello.model_digest, remembered or profiled)
-        session = self._sessions[hello.worker_id] = await self._admission.admit(hello)
+            cells = self._priors.beneath(remembered, hello.service, hello.model_digest, self._clock())
+            self.fleet.remember(hello.model_digest, cells)
+        session = await self._admission.admit(hello)
+        self._close(hello.worker_id)  # another may have opened meanwhile
+        self._sessions[hello.worker_id] = session
         return session
+
+    def _close(self, worker_id: str) -> None:
+        """Close the stream that a worker has, if it has one."""
+        if (before := self._sessions.get(worker_id)) is not None:
+            before.close()
 
     def detach(self, session: Session) -> None:
         """The stream has ended."""
@@ -141,6 +149,7 @@ class ControlLoop:
         worker = session.worker
         if self._sessions.get(worker.worker_id) is session:
             del self._sessions[worker.worker_id]
+            self._admission.forget_owners(self._sessions.values())
         self.fleet.detach(worker)
         log.info("worker gone", worker=worker.worker_id, service=worker.service)
 
@@ -200,19 +209,21 @@ class ControlLoop:
     async def _plan(self, host: Host, workers: list[Worker]) -> Round:
         states = [status.service_state(w, self.fleet.policy(w.service), self._config) for w in workers]
         millicores, memory_bytes = self._available(host, workers)
+        kept = self._kept(host, workers)
         now, settings = self._clock(), self._config.planner
         exploration = self._explorations[host.name]
+        believed = [state.latency for state in states]  # hope is nothing to hold executions against
         if settings.explore and not self.fleet.paused:
             states = exploration.hoped(states, now)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        for worker, state in zip(workers, states, strict=True):
-            worker.believed = state.latency
+        for worker, latency in zip(workers, believed, strict=True):
+            worker.believed = latency
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(status.allocation_of(tried[1])))
-        return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)
+        return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
 
     async def _govern(
         self, session: Session, assignment: planner.Assignment, host_full: bool, full: bool
@@ -251,16 +262,28 @@ class ControlLoop:
         await self.decisions.add(decision)
 
     def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
-        """Millicores and bytes for `workers`: what starts, or is silent, keeps what it has, and so it counts.
+        """Millicores and bytes for `workers`: what others keep counts.
 
         Whatever others claim to have, there are the floors at the least.
         """
-        kept = [w for w in self.fleet.workers.values() if w.host is host and w not in workers]
+        kept = self._kept(host, workers).values()
         floors = sum(self.fleet.policy(w.service).min_millicores for w in workers)
         return (
-            max(floors, host.millicores - sum(self._kept_millicores(w) for w in kept)),
-            max(0, host.memory_bytes - sum(w.allocation.memory_bytes for w in kept)),
+            max(floors, host.millicores - sum(millicores for millicores, _ in kept)),
+            max(0, host.memory_bytes - sum(memory_bytes for _, memory_bytes in kept)),
         )
+
+    def _kept(self, host: Host, workers: list[Worker]) -> dict[str, tuple[int, int]]:
+        """By service, millicores and bytes of all but `workers`: what starts, or is silent, keeps what it has."""
+        kept: dict[str, tuple[int, int]] = {}
+        for worker in self.fleet.workers.values():
+            if worker.host is host and worker not in workers:
+                millicores, memory_bytes = kept.get(worker.service, (0, 0))
+                kept[worker.service] = (
+                    millicores + self._kept_millicores(worker),
+                    memory_bytes + (worker.allocation.memory_bytes or worker.sample.usage.memory_bytes),
+                )
+        return kept
 
     def _kept_millicores(self, worker: Worker) -> int:
         """What counts of a worker that is not planned: what it was given, else what it claims and may have."""

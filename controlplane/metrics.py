@@ -70,7 +70,7 @@ class Metrics:
         )
         self.store_rows_refused = Counter(
             "sponge_control_store_rows_refused",
-            "Kept latencies that cannot have been kept like that.",
+            "Kept latencies and policies that cannot have been kept like that.",
             registry=registry,
         )
         self.samples_refused = Counter(

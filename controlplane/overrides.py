@@ -21,11 +21,11 @@ class PolicyError(ValueError):
 class Overrides:
     """Puts what is set into `fleet`, and keeps it in `store`: it counts until it is set again, or reset.
 
-    What cannot be kept is in force all the same; that is counted and logged.
+    What cannot be kept is in force all the same; that is counted and logged. Without `store` it counts in this process.
     """
 
     def __init__(
-        self, configured: Mapping[str, ServicePolicy], fleet: Fleet, store: Store, metrics: Metrics
+        self, configured: Mapping[str, ServicePolicy], fleet: Fleet, store: Store | None, metrics: Metrics
     ) -> None:
         self._configured = configured
         self._fleet = fleet
@@ -35,6 +35,8 @@ class Overrides:
 
     def recall(self) -> None:
         """Put in force what an earlier process was told; what can no longer be is left out, and stays in the store."""
+        if self._store is None:
+            return
         try:
             policies, paused = self._store.policies(), self._store.paused()
         except sqlite3.Error as error:
@@ -59,12 +61,12 @@ class Overrides:
         """
         kept = {} if reset else self._set.get(service, {})
         after = self._put(service, {**kept, **asked})
-        self._keep(lambda: self._store.set_policy(service, self._set.get(service, {})))
+        self._keep(lambda store: store.set_policy(service, self._set.get(service, {})))
         return after
 
     def pause(self, paused: bool) -> None:
         self._fleet.paused = paused
-        self._keep(lambda: self._store.set_paused(paused))
+        self._keep(lambda store: store.set_paused(paused))
 
     def _put(self, service: str, asked: Mapping[str, object]) -> ServicePolicy:
         configured = self._configured.get(service)
@@ -87,9 +89,11 @@ class Overrides:
                 self._fleet.policies[service] = configured
         return after
 
-    def _keep(self, write: Callable[[], None]) -> None:
+    def _keep(self, write: Callable[[Store], None]) -> None:
+        if self._store is None:
+            return
         try:
-            write()
+            write(self._store)
         except sqlite3.Error as error:
             self._metrics.store_failures.inc()
             log.warning("policy not kept", error=str(error))

@@ -27,14 +27,26 @@ class Crew:
     settings: config.Planner
 
     def outlook(self, count: int, factor: float = 1.0) -> Outlook:
-        """How `count` workers would fare with `factor` times the demand.
+        """How `count` workers would fare with `factor` times the demand, and the reserve.
 
-        Of fewer, those stay that can have least; others come as they would be on a node with enough room.
+        Of fewer, those stay that can have least, and of equals the slowest; others come as they would be on a node with
+        enough room and nobody beside them.
         """
+        staying = sorted(
+            zip(self.caps, self.workers, strict=True), key=lambda each: (each[0], -each[1].wider)
+        )[:count]
         told = self.workers[0]
-        caps = [*sorted(self.caps)[:count], *[told.limits.max_millicores] * (count - len(self.caps))]
-        demand = divided([worker.demand for worker in self.workers], count, factor)
-        workers = [_capped(told, demand=demand, millicores=cap) for cap in caps]
+        new = replace(
+            told,
+            slower=1.0,
+            wider=1.0,
+            request_overhead_s=min(worker.request_overhead_s for worker in self.workers),
+            memory_peak_bytes=min(worker.memory_peak_bytes for worker in self.workers),
+        )
+        coming = [(told.limits.max_millicores, new)] * (count - len(staying))
+        planned = factor * (1 + told.reserve)
+        demand = divided([worker.demand for worker in self.workers], count, planned)
+        workers = [_capped(worker, demand=demand, millicores=cap) for cap, worker in (*staying, *coming)]
         return foresee(workers, self.host, self.settings)
 
 
@@ -54,11 +66,13 @@ def _excess(utilisation: float) -> float:
 
 
 def _capped(told: ServiceState, *, demand: DemandEstimate, millicores: int) -> ServiceState:
-    """The same service with nothing waiting, where no more than so much is to be had."""
+    """The same worker with nothing waiting and such demand, where no more than so much is to be had."""
     limits = told.limits
     most = min(limits.max_millicores, millicores)
     limits = replace(limits, max_millicores=most, min_millicores=min(limits.min_millicores, most))
-    return replace(told, limits=limits, demand=demand, queue=(), running=(), current=None, cores_used=0.0)
+    return replace(
+        told, limits=limits, demand=demand, reserve=0.0, queue=(), running=(), current=None, cores_used=0.0
+    )
 
 
 def wish(crew: Crew, count: int, least: int, most: int, settings: config.Replicas) -> int:

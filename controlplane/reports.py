@@ -13,6 +13,7 @@ _MAX_NAME = 256
 _MAX_SLOTS = 1024
 _MAX_BATCH = 65_536
 _MAX_MILLICORES = 10_000_000
+_MAX_BYTES = 1 << 50
 _MAX_VERSION = 1 << 62
 
 
@@ -33,6 +34,7 @@ def check_hello(hello: control_pb2.Hello) -> None:
     _within("hello.allocation.instances", allocation.instances, 1, _MAX_SLOTS)
     _within("hello.allocation.threads", allocation.threads, 1, _MAX_SLOTS)
     _within("hello.allocation.max_batch", allocation.max_batch, 1, _MAX_BATCH)
+    _within("hello.allocation.memory_bytes", allocation.memory_bytes, 0, _MAX_BYTES)
     _within("hello.applied.term", hello.applied.term, 0, _MAX_VERSION)
     _within("hello.applied.epoch", hello.applied.epoch, 0, _MAX_VERSION)
 
@@ -57,6 +59,10 @@ def check_sample(sample: control_pb2.Sample) -> None:
     _all_within("budget_at_arrival.upper_bound_ms", sample.budget_at_arrival.upper_bound_ms, 0, _MAX_MS)
     _within("usage.cpu_s", sample.usage.cpu_s, 0, _MAX_MS)
     _within("usage.throttled_s", sample.usage.throttled_s, 0, _MAX_MS)
+    _within("usage.quota_millicores", sample.usage.quota_millicores, 0, _MAX_MILLICORES)
+    _within("usage.memory_bytes", sample.usage.memory_bytes, 0, _MAX_BYTES)
+    _within("usage.memory_peak_bytes", sample.usage.memory_peak_bytes, 0, _MAX_BYTES)
+    _within("allocation.cpu_millicores", sample.allocation.cpu_millicores, 0, _MAX_MILLICORES)
 
 
 def _all_within(name: str, values: Iterable[float], low: float, high: float) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -42,7 +43,7 @@ class Scaling:
             return
         self._due_at = now + self._settings.interval_s
         due = [
-            (name, policy, crew_of(newest, fleet, name))
+            (name, policy, crew_of(newest, name))
             for name, policy in fleet.policies.items()
             if policy.max_replicas > 0
         ]
@@ -110,7 +111,7 @@ class Scaling:
             log.warning("replicas not changed", service=name, error=text)
 
 
-def crew_of(newest: Round, fleet: Fleet, service: str) -> Crew | None:
+def crew_of(newest: Round, service: str) -> Crew | None:
     """The planned workers of a service, and what they may have; None if there are none."""
     members, caps = [], []
     millicores, memory = newest.host_millicores, newest.host_memory
@@ -118,7 +119,9 @@ def crew_of(newest: Round, fleet: Fleet, service: str) -> Crew | None:
         newest.workers, newest.services, newest.plan.assignments, strict=True
     ):
         if worker.service == service:
-            members.append(state)
+            # What is hoped for while a size is tried is no reason to have fewer.
+            hopeful = state.latency.hopeful
+            members.append(replace(state, latency=worker.latency.snapshot()) if hopeful else state)
             caps.append(_cap(worker, state.limits.max_millicores))
         else:
             millicores -= assignment.configuration.cpu_millicores
@@ -126,11 +129,9 @@ def crew_of(newest: Round, fleet: Fleet, service: str) -> Crew | None:
     if not members:
         return None
     # What its own that start are counted with is theirs, however many there will be.
-    for worker in fleet.workers.values():
-        if worker.service == service and newest.index(worker) is None:
-            millicores += worker.allocation.cpu_millicores
-            memory += worker.allocation.memory_bytes
-    return Crew(tuple(members), tuple(caps), Host(max(1, millicores), max(0, memory)), newest.settings)
+    kept_millicores, kept_memory = newest.kept.get(service, (0, 0))
+    host = Host(max(1, millicores + kept_millicores), max(0, memory + kept_memory))
+    return Crew(tuple(members), tuple(caps), host, newest.settings)
 
 
 def _cap(worker: Worker, ceiling: int) -> int:

@@ -12,6 +12,7 @@ from controlplane.overrides import PolicyError
 from controlplane.reports import AbsurdReportError, check_hello
 from controlplane.session import Session
 from controlplane.state import Worker
+from controlplane.store import POLICY_KEYS
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 
@@ -120,22 +121,14 @@ class AdminServer(control_pb2_grpc.AdminServicer):
                 grpc.StatusCode.NOT_FOUND,
                 f"service: {request.service[:100]!r} is neither configured nor attached",
             )
-        asked = {
-            name: getattr(request, name)
-            for name in ("weight", "reserve", "min_millicores", "max_millicores")
-            if request.HasField(name)
-        }
+        asked = {field.name: value for field, value in request.ListFields() if field.name in POLICY_KEYS}
         try:
             after = self._loop.overrides.set_policy(request.service, asked, reset=request.reset)
         except PolicyError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self._loop.replan()
         return pb.ServicePolicy(
-            service=request.service,
-            weight=after.weight,
-            reserve=after.reserve,
-            min_millicores=after.min_millicores,
-            max_millicores=after.max_millicores,
+            service=request.service, **{name: getattr(after, name) for name in POLICY_KEYS}
         )
 
     async def Pause(

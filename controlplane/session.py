@@ -23,11 +23,25 @@ log = structlog.get_logger()
 class Owner:
     """What a quota belongs to: a container or a group, which outlives the worker processes in it.
 
-    Only who holds `lock` reads or writes the quota. `found` is what was there first, to be put back.
+    Only who holds `lock` reads or writes the quota. `found` is what was there first, to be put back. `in_force` is what
+    was read or written last; None while that is not certain.
     """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     found: tuple[Allocation, Quota] | None = None
+    in_force: Quota | None = None
+
+    def meet(self, quota: Quota | None, *, new: bool) -> None:
+        """A worker has come, and this quota was read, if any was; `new`: it has not had a directive.
+
+        Names of pods and groups come back. One with the quota that was left behind is the same, restarted: what was
+        found first is still what to go back to. Under another quota it is another, or somebody has decided anew: what
+        it has now counts as found.
+        """
+        if new and quota is not None and self.in_force is not None and not self.in_force.reads_as(quota):
+            self.found = None
+        if quota is not None:
+            self.in_force = quota
 
 
 class Session:
@@ -54,7 +68,7 @@ class Session:
         self.worker = worker
         self.outbox: asyncio.Queue[control_pb2.Directive | None] = asyncio.Queue()
         self.closed = False
-        self._owner = owner
+        self.owner = owner
         self._actuator = actuator
         self._metrics = metrics
         self._period_s = period_s
@@ -100,7 +114,7 @@ class Session:
             return False
         self._about_to_look = True
         try:
-            await self._owner.lock.acquire()
+            await self.owner.lock.acquire()
         finally:
             self._about_to_look = False
         try:
@@ -111,7 +125,7 @@ class Session:
                 self._compare(quota)
             return True
         finally:
-            self._owner.lock.release()
+            self.owner.lock.release()
 
     def _compare(self, quota: Quota) -> None:
         worker, resize = self.worker, self.worker.resize
@@ -149,12 +163,14 @@ class Session:
     async def _write(self, quota: Quota) -> None:
         resize = self.worker.resize
         try:
-            async with self._owner.lock:
+            async with self.owner.lock:
                 if self.closed:
                     return
                 began = self._pending_since or time.perf_counter()
                 self._pending_since = None
+                self.owner.in_force = None
                 await self._actuator.write(worker_ref(self.worker.hello, self._whole_cores), quota)
+                self.owner.in_force = quota
         except Pending:
             self._pending_since = began
             self.perform(resize.quota_pending(self._clock()))

@@ -32,6 +32,21 @@ class Limits:
     max_batch: int = 8
     whole_cores: bool = False  # quotas are CPUs of its own
 
+    def within(self, host_millicores: int) -> tuple[int, int]:
+        """Give the least and the most that there is on such a host; one below the floor is the floor.
+
+        In whole steps, the floor rounded up and the ceiling down: on a host of odd size, or beside a worker with an odd
+        quota, plans are as quick as on others. Where no step lies between the two there is only the ceiling.
+        """
+        ceiling = min(self.max_millicores, max(1, host_millicores))
+        floor = min(self.min_millicores, ceiling)
+        step = 1000 if self.whole_cores else STEP_MILLICORES
+        least, most = -(-floor // step) * step, ceiling // step * step
+        if self.whole_cores:
+            most = max(step, most)
+            return min(least, most), most
+        return (least, most) if least <= most else (ceiling, ceiling)
+
 
 @functools.lru_cache
 def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], ...]:
@@ -40,16 +55,12 @@ def shapes(limits: Limits, host_millicores: int) -> tuple[tuple[int, int, int], 
     With r = n·t threads the quota is at most r cores and head-room, above which nothing throttles, and above
     r − 1 cores, since otherwise one thread less does as much. All steps of a core are looked at up to
     FRACTIONAL_THREADS; beyond, where they are a small part of the whole, halves, and what the ceiling leaves
-    of the last core, if it is half of it or more. A host or a ceiling below the floor is the floor.
+    of the last core, if it is half of it or more.
 
     Of whole cores there are as many as threads, and no head-room: nothing is throttled on CPUs of one's own, where the
     kernel lets an event loop that wakes up go first.
     """
-    ceiling = min(limits.max_millicores, max(1, host_millicores))
-    floor = min(limits.min_millicores, ceiling)
-    if limits.whole_cores:
-        ceiling = max(1000, ceiling // 1000 * 1000)
-        floor = min(-(-floor // 1000) * 1000, ceiling)
+    floor, ceiling = limits.within(host_millicores)
     return tuple(
         (quota, instances, 1 << power)
         for power in range(limits.max_threads.bit_length())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from controlplane import explanation
+from controlplane import cpuset, explanation
 from controlplane.allocation import Allocation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
@@ -27,7 +27,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         demand=worker.demand.estimate(),
         limits=Limits(
             min_millicores=policy.min_millicores,
-            max_millicores=policy.max_millicores,
+            max_millicores=_most_millicores(policy, config),
             max_instances=hello.max_instances,
             max_threads=hello.max_threads,
             max_batch=min(hello.max_batch, policy.max_batch),
@@ -51,6 +51,14 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20) * needed),
         memory_peak_bytes=int(sample.usage.memory_peak_bytes * needed),
     )
+
+
+def _most_millicores(policy: ServicePolicy, config: Config) -> int:
+    """What the policy allows, and no more CPUs of its own than may be given away."""
+    usable = cpuset.parse(config.actuator.whole_cores_cpus)
+    if not (policy.whole_cores and usable):
+        return policy.max_millicores
+    return min(policy.max_millicores, 1000 * len(usable))
 
 
 def configuration_of(allocation: Allocation) -> Configuration:
@@ -174,6 +182,7 @@ def explained(
 def _seen(last: Round, index: int, now: float) -> pb.Seen:
     service = last.services[index]
     demand, limits, queue = service.demand, service.limits, service.queue
+    floor, ceiling = limits.within(limits.max_millicores)
     planned = [each.configuration.cpu_millicores for each in last.plan.assignments]
     return pb.Seen(
         age_s=now - last.at,
@@ -189,8 +198,8 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         saturated=service.saturated(last.settings.saturated),
         weight=service.weight,
         reserve=service.reserve,
-        min_millicores=limits.min_millicores,
-        max_millicores=limits.max_millicores,
+        min_millicores=floor,
+        max_millicores=ceiling,
         max_instances=limits.max_instances,
         max_threads=limits.max_threads,
         max_batch=limits.max_batch,

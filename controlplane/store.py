@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from controlplane.allocation import Allocation, Version
 from protos import control_pb2
 
-# What may be set of a policy by call.
-_POLICY_KEYS = ("weight", "min_millicores", "max_millicores", "reserve")
+# What may be set of a policy by call: fields of SetServicePolicy, and columns, so that another one is a migration.
+POLICY_KEYS = ("weight", "min_millicores", "max_millicores", "reserve")
 
 # A decision is about 300 bytes, and a busy fleet makes one every few seconds: a month of them.
 _MAX_DECISIONS = 500_000
@@ -179,18 +179,19 @@ class Store:
             self._connection.execute("DELETE FROM policies WHERE service = ?", (service,))
             return
         self._connection.execute(
-            "INSERT OR REPLACE INTO policies VALUES (?, ?, ?, ?, ?)",
-            (service, *(asked.get(name) for name in _POLICY_KEYS)),
+            f"INSERT OR REPLACE INTO policies (service, {', '.join(POLICY_KEYS)})"
+            f" VALUES (?{', ?' * len(POLICY_KEYS)})",
+            (service, *(asked.get(name) for name in POLICY_KEYS)),
         )
 
     def policies(self) -> dict[str, dict[str, object]]:
         """What was set of each service's policy, as it is: the file may be damaged."""
         rows = self._connection.execute(
-            f"SELECT CAST(service AS TEXT), {', '.join(_POLICY_KEYS)} FROM policies"
+            f"SELECT CAST(service AS TEXT), {', '.join(POLICY_KEYS)} FROM policies"
         ).fetchall()
         return {
             service: {
-                name: value for name, value in zip(_POLICY_KEYS, values, strict=True) if value is not None
+                name: value for name, value in zip(POLICY_KEYS, values, strict=True) if value is not None
             }
             for service, *values in rows
         }

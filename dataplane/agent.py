@@ -20,13 +20,10 @@ from dataplane.config import Config
 from dataplane.execution import EngineError, Timing
 from dataplane.request import ExecutionRecord
 from dataplane.served import Served
-from dataplane.servicetime import ServiceTime
+from dataplane.servicetime import ServiceTime, warmed
 from dataplane.telemetry import Telemetry, version
 from dataplane.worker import Worker
 from protos import control_pb2
-
-# What a service time is taken to be at the least and at the most before any of it was seen.
-_LOW, _HIGH = 0.8, 1.3
 
 log = structlog.get_logger()
 
@@ -67,7 +64,7 @@ class Agent:
             max_batch = self._config.engine.batch if self._batched else 1
             batcher.reshape(replace(batcher.shape, max_batch=max_batch))
         batcher.times.costs.forget()
-        batcher.times.adopt(_service_times(timings))
+        batcher.times.adopt(warmed(_mean_s(timings)))
         batcher.times.costs.expect(_costs(timings))
         self._telemetry.disturb()
         for timing in timings:
@@ -215,10 +212,6 @@ def _mean_s(timings: Sequence[Timing]) -> dict[int, float]:
     for timing in timings:
         walls_s[timing.rows].append(timing.wall_s)
     return {rows: mean(seen) for rows, seen in walls_s.items()}
-
-
-def _service_times(timings: Sequence[Timing]) -> list[ServiceTime]:
-    return [ServiceTime(rows, s, s * _LOW, s * _HIGH) for rows, s in _mean_s(timings).items()]
 
 
 def _costs(timings: Sequence[Timing]) -> dict[int, float]:

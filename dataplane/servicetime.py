@@ -1,7 +1,7 @@
 """What an execution is going to take: the control plane's numbers, corrected by what this worker sees."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -18,6 +18,8 @@ _PRIOR_WEIGHT = 4
 # Weight of the newest observation in the mean: a machine that has become five times faster is taken for
 # 1.5 times slower than it is after 16 executions, for 1.06 times after 32.
 _FORGETTING = 1 / 8
+# What a service time is taken to be at the least and at the most before more than a mean of it is known.
+_LOW, _HIGH = 0.8, 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class ServiceTime:
     mean_s: float
     low_s: float
     high_s: float
+
+
+def warmed(means_s: Mapping[int, float]) -> list[ServiceTime]:
+    """Give what a worker that has just warmed up goes by, of the means by rows."""
+    return [ServiceTime(rows, s, s * _LOW, s * _HIGH) for rows, s in means_s.items()]
 
 
 class ServiceTimes:

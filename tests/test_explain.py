@@ -10,7 +10,7 @@ import pytest
 
 from controlplane.actuators.fake import FakeActuator
 from controlplane.allocation import Quota
-from controlplane.config import Config, ServicePolicy
+from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.server import AdminServer
 from controlplane.state import Host
 from protos import control_pb2 as pb
@@ -243,6 +243,20 @@ async def test_ceilings_are_told_with_what_more_would_save(capsys):
     printed = capsys.readouterr().out
     assert "were it not for max_millicores = 1100" in printed
     assert "max_millicores = 1100 does not allow it" in printed
+
+
+async def test_whole_cores_are_told_as_they_are_planned(capsys):
+    actuator = Actuator(whole_cores_cpus="2-3")
+    policy = ServicePolicy(whole_cores=True, max_millicores=3700)
+    plane = Plane(FakeActuator({"w": Quota(1100)}), Config(actuator=actuator, services={"vision": policy}))
+    worker = await FakeWorker.attach(plane)
+    async with answering(plane) as address:
+        for _ in range(8):
+            await worker.second(1)
+        found = await explained(address)
+        assert (found.seen.min_millicores, found.seen.max_millicores) == (1000, 2000)
+        assert await asked(address, "vision") == 0
+    assert "1.00 to 2.00 cores" in capsys.readouterr().out
 
 
 async def test_a_reserve_can_be_set_and_is_told(capsys):

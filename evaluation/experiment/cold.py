@@ -7,7 +7,7 @@ from controlplane import config
 from controlplane.config import Config
 from controlplane.curve import Curve
 from controlplane.state import Fleet
-from dataplane.servicetime import ServiceTime
+from dataplane.servicetime import warmed
 from dataplane.worker import warm_batches
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.paper import Point
@@ -24,8 +24,6 @@ from evaluation.simulation.series import Series, series
 USABLE_S = 30.0  # of traffic
 _NOISE = 0.1  # coefficient of variation of executions
 _HOST_CORES = 16
-# What a worker expects at the least and at the most after one execution, as dataplane.agent has it.
-_LOW, _HIGH = 0.8, 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +79,7 @@ def start(case: Case, seed: int, *, profiled: bool, explore: bool = False) -> St
         warm = {rows: service.truth.seconds(rows, 1) for rows in warm_batches(service.max_batch)}
         for rows, work_s in warm.items():
             seat.worker.latency.record(rows, 1, work_s, 1.0, 0.0)
-        seat.virtual.batcher.times.adopt(
-            [ServiceTime(rows, work_s, work_s * _LOW, work_s * _HIGH) for rows, work_s in warm.items()]
-        )
+        seat.virtual.batcher.times.adopt(warmed(warm))
     play(plane, [tally], scenario.seconds)
     found = series([tally], plane.reserved)[0]
     early, later = (slice(round(at_s), round(at_s + USABLE_S)) for at_s in (0.0, USABLE_S))

@@ -18,6 +18,7 @@ from core.cgroup import usable_parent
 from evaluation import load
 from evaluation.admin import Admin, ControlPlaneError
 from evaluation.embedded import CONTROL, Embedded
+from evaluation.faults.outcome import Check, Outcome
 from evaluation.faults.relay import Relay
 from evaluation.fleet import ControlSpec, WorkerSpec
 from evaluation.load import Service
@@ -46,7 +47,21 @@ _PAYLOADS = 4
 
 
 class NeverHeld(Exception):
-    """What was to come about in a scenario did not; the text says what."""
+    """What was to come about in a scenario did not; the text says what. `outcome` is that of the scenario then."""
+
+    outcome: Outcome | None = None
+
+
+@asynccontextmanager
+async def scenario(fault: str, done: str) -> AsyncIterator[list[Check]]:
+    """Let what never comes about in the block be told as of this fault, after the checks that were added by then."""
+    checks: list[Check] = []
+    try:
+        yield checks
+    except NeverHeld as error:
+        missing = Check("what was to come about", str(error), kept=False)
+        error.outcome = Outcome(fault, done, [*checks, missing])
+        raise
 
 
 def spec(subject: Subject, service: str, slo_ms: float = SLO_MS, **more: Any) -> WorkerSpec:
@@ -66,14 +81,22 @@ async def until(
     read: Callable[[], Coroutine[Any, Any, T]], holds: Callable[[T], Any] = bool, what: str = "it"
 ) -> T:
     """Read until what is read holds, and give it. Raises NeverHeld after PATIENCE_S."""
-    give_up_at = time.monotonic() + PATIENCE_S
-    while True:
-        value = await read()
-        if holds(value):
-            return value
-        if time.monotonic() > give_up_at:
-            raise NeverHeld(f"{what}: not within {PATIENCE_S:.0f} s, still {value!r}".replace("\n", " "))
+    value = await at_last(read, holds)
+    if not holds(value):
+        raise NeverHeld(f"{what}: not within {PATIENCE_S:.0f} s, still {value!r}".replace("\n", " "))
+    return value
+
+
+async def at_last(
+    read: Callable[[], Coroutine[Any, Any, T]],
+    holds: Callable[[T], Any] = bool,
+    patience_s: float = PATIENCE_S,
+) -> T:
+    """Read until what is read holds, or patience ends, and give what was read last: for what a check is about."""
+    give_up_at = time.monotonic() + patience_s
+    while not holds(value := await read()) and time.monotonic() <= give_up_at:  # noqa: ASYNC110 - in other processes
         await asyncio.sleep(_POLL_S)
+    return value
 
 
 async def within_patience(read: Callable[[], Coroutine[Any, Any, bool]], patience_s: float = 20.0) -> bool:
@@ -85,6 +108,11 @@ async def within_patience(read: Callable[[], Coroutine[Any, Any, bool]], patienc
     except TimeoutError:
         return False
     return True
+
+
+def follows(must: str, before: int, after: int) -> Check:
+    """An allocation that must have become more."""
+    return Check(must, f"{before} → {after} millicores", after > before)
 
 
 @dataclass(frozen=True, slots=True)

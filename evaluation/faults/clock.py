@@ -35,16 +35,19 @@ async def stepped(subject: Subject, folder: Path, seconds: float) -> Outcome:
         raise StartError("libfaketime: expected to be installed, as by apt-get install faketime")
     clock = folder / "clock"
     clock.write_text("+0\n")
+    fault, done = "clock stepped", f"of all planes, an hour ahead and {seconds:g} s later back again"
     async with (
+        bed.scenario(fault, done),
         bed.up(subject, folder, environment=_environment(preload, clock)) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
         await fleet.calm()
-        before = fleet.quota(OTHER)
+        before = fleet.quota(OTHER) or 0
         _set(clock, STEP_S)
         # What it decides from now on is of another time.
         async with offered({OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9) as more:
-            grown = await bed.until(lambda: fleet.grown(OTHER, before), what="more for one")
+            await bed.at_last(lambda: fleet.grown(OTHER, before))
+            after = fleet.quota(OTHER) or 0
             await asyncio.sleep(seconds)
         _set(clock, 0)
         await asyncio.sleep(seconds)
@@ -58,13 +61,13 @@ async def stepped(subject: Subject, folder: Path, seconds: float) -> Outcome:
         ]
     failures = traffic.failures() + more.failures()
     return Outcome(
-        "clock stepped",
-        f"of all planes, an hour ahead and {seconds:g} s later back again",
+        fault,
+        done,
         [
             Check("their logs tell of another hour", f"{stepped_s:.0f} s apart", stepped_s > STEP_S / 2),
             Check("no failed request", told(failures), not failures),
             Check("no stream ends", ", ".join(breaks) or "none", not breaks),
-            Check("an allocation follows the load meanwhile", f"{before} → {grown} millicores", kept=True),
+            bed.follows("an allocation follows the load meanwhile", before, after),
         ],
     )
 

@@ -49,7 +49,10 @@ async def disturbed(
     needed to start it again; what else it may be, it is by the relay before it.
     """
     engine = hosted.ENGINE if dockerd is None else dockerd.socket
+    title = f"engine {fault.name.lower()}"
+    done = f"{fault.value}, for {seconds:g} s in which one service needs less and the other one more"
     async with (
+        bed.scenario(title, done),
         hosted.up(subject, folder, engine) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
@@ -66,18 +69,18 @@ async def disturbed(
             await asyncio.sleep(max(0.0, began_at + seconds - time.monotonic()))
             await _end(fleet, fault, dockerd)
             recovered_at = time.monotonic()
-            await bed.until(lambda: _more(fleet, ONE, small), what="the right allocation")
-            await bed.until(lambda: fleet.right(*SERVICES), what="the right allocations")
+            await bed.at_last(lambda: _more(fleet, ONE, small))
+            right = await bed.at_last(lambda: fleet.right(*SERVICES))
             took = time.monotonic() - recovered_at
             # Whether less is right by then is for the demand to say, which is believed of seconds.
-            await bed.until(lambda: _less(fleet, OTHER, large), what="less for one")
+            await bed.at_last(lambda: _less(fleet, OTHER, large))
             after = {service: await fleet.quota(service) for service in SERVICES}
         untouched = lives == [await fleet.life(service) for service in SERVICES]
         repeated = bed.repeated(fleet.events())
     failures = traffic.failures() + most.failures() + more.failures()
     return Outcome(
-        f"engine {fault.name.lower()}",
-        f"{fault.value}, for {seconds:g} s in which one service needs less and the other one more",
+        title,
+        done,
         [
             Check("no failed request", told(failures), not failures),
             Check("no container restarted", "none" if untouched else "restarted", untouched),
@@ -85,7 +88,7 @@ async def disturbed(
             Check(
                 "the right allocations after it",
                 f"{small} → {after[ONE]} and {large} → {after[OTHER]} millicores",
-                after[ONE] > small and after[OTHER] < large,
+                right and after[ONE] > small and after[OTHER] < large,
             ),
             within("those are in force", [took], RIGHT_S),
         ],
@@ -143,6 +146,7 @@ def refuse_updates(request: bytes) -> bytes:
 async def worker_killed(subject: Subject, folder: Path) -> Outcome:
     """Kill a worker's process under load; its engine starts it again. Raises StartError."""
     async with (
+        bed.scenario("worker killed", "its process; its engine starts it again"),
         hosted.up(subject, folder) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
         # So that at any time some of its requests are in flight.
@@ -197,7 +201,10 @@ async def _answered(traffic: Traffic, since: float) -> None:
 async def recreated(subject: Subject, folder: Path) -> Outcome:
     """Create a worker's container anew with other limits, as by hand or by Compose. Raises StartError."""
     other = Limits(cpu_quota=85_000, cpu_period=50_000)
+    millicores = other.cpu_quota * 1000 // other.cpu_period
+    fault, done = "container recreated", f"with {millicores} millicores over another period"
     async with (
+        bed.scenario(fault, done),
         hosted.up(subject, folder) as fleet,
         offered({OTHER: fleet.services[OTHER]}, {OTHER: bed.RATE}) as traffic,
     ):
@@ -216,10 +223,9 @@ async def recreated(subject: Subject, folder: Path) -> Outcome:
             if event["event"] == "worker attached" and event["service"] == ONE
         ]
     failures = traffic.failures()
-    millicores = other.cpu_quota * 1000 // other.cpu_period
     return Outcome(
-        "container recreated",
-        f"with {millicores} millicores over another period",
+        fault,
+        done,
         [
             Check("its limits are noticed", f"{found[-1]} millicores", found[-1] == millicores),
             Check("it is resized", f"{millicores} → {after} millicores", after != millicores),
@@ -232,6 +238,7 @@ async def recreated(subject: Subject, folder: Path) -> Outcome:
 async def limits_changed(subject: Subject, folder: Path) -> Outcome:
     """Change the limits of a worker's container while it runs, as by hand. Raises StartError."""
     async with (
+        bed.scenario("limits changed by hand", "of a running container"),
         hosted.up(subject, folder) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):

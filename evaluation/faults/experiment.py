@@ -129,12 +129,12 @@ def _place(folder: Path, name: str) -> Path:
     return place
 
 
-async def made(name: str, size: Size) -> Outcome:
+async def made(name: str, size: Size, scenarios: Mapping[str, Scenario] = SCENARIOS) -> Outcome:
     """Make one fault. What cannot be made here is neither kept nor broken; what never came about is broken."""
     try:
-        return await SCENARIOS[name](size)
+        return await scenarios[name](size)
     except NeverHeld as error:
-        return Outcome(name, "", [Check("what was to come about", str(error), kept=False)])
+        return error.outcome or Outcome(name, "", [Check("what was to come about", str(error), kept=False)])
     except StartError as error:
         return Outcome(name, "not made here", [Check("what it takes", str(error), kept=None)])
 

@@ -19,6 +19,7 @@ async def control_plane(subject: Subject, folder: Path, kills: int) -> Outcome:
     took: list[float] = []
     changed = 0
     async with (
+        bed.scenario("control plane killed", f"{kills} times"),
         bed.up(subject, folder, planes=2) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):

@@ -135,10 +135,13 @@ class Liar:
 
 async def absurd(subject: Subject, folder: Path, seconds: float) -> Outcome:
     """Let a third worker report what cannot be, for `seconds`. Raises StartError."""
-    seen = await _beside(subject, folder, seconds, None)
+    fault = "absurd telemetry"
+    done = f"{len(ABSURD)} kinds of numbers that no worker can mean, by a third worker for {seconds:g} s"
+    async with bed.scenario(fault, done):
+        seen = await _beside(subject, folder, seconds, None)
     return Outcome(
-        "absurd telemetry",
-        f"{len(ABSURD)} kinds of numbers that no worker can mean, by a third worker for {seconds:g} s",
+        fault,
+        done,
         [
             Check("all refused and counted", f"{seen.refused:.0f} of {seen.sent}", seen.refused == seen.sent),
             Check("logged once for each cause", seen.repeated or "none twice", not seen.repeated),
@@ -149,22 +152,22 @@ async def absurd(subject: Subject, folder: Path, seconds: float) -> Outcome:
 
 async def plausible(subject: Subject, folder: Path, seconds: float, lie: Lie) -> Outcome:
     """Let a third worker report what could be, and is not, for `seconds`. Raises StartError."""
-    seen = await _beside(subject, folder, seconds, lie)
-    return Outcome(
-        f"a worker that lies: {lie.name.lower()}",
-        f"{lie.value}, by a third worker for {seconds:g} s, while another needs more",
-        seen.others(),
-    )
+    fault = f"a worker that lies: {lie.name.lower()}"
+    done = f"{lie.value}, by a third worker for {seconds:g} s, while another needs more"
+    async with bed.scenario(fault, done):
+        seen = await _beside(subject, folder, seconds, lie)
+    return Outcome(fault, done, seen.others())
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Samples sent and refused; of the honest: the least quota, that of one that needs more, and failures."""
+    """Samples sent and refused; of the honest: the least quota, those of one that needs more, and failures."""
 
     sent: int
     refused: float
     least: int
-    grown: str
+    before: int
+    after: int
     failures: Counter[str]
     repeated: str  # causes that the control plane has logged twice
 
@@ -177,7 +180,7 @@ class _Seen:
                 f"{self.least} millicores at least",
                 self.least >= bed.FLOOR_MILLICORES,
             ),
-            Check("one that needs more gets more", f"{self.grown} millicores", kept=True),
+            bed.follows("one that needs more gets more", self.before, self.after),
         ]
 
 
@@ -194,13 +197,14 @@ async def _beside(subject: Subject, folder: Path, seconds: float, lie: Lie | Non
             lying = asyncio.create_task(uplink.run())
             try:
                 await bed.until(lambda: _sent(liar), what="samples sent")
-                before, over, least = fleet.quota(OTHER), time.monotonic() + seconds, bed.HOST_MILLICORES
+                before, over, least = fleet.quota(OTHER) or 0, time.monotonic() + seconds, bed.HOST_MILLICORES
                 # An honest one needs more just now.
                 async with offered({OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9) as more:
                     while time.monotonic() < over:
                         least = min(least, *(quota or 0 for quota in fleet.quotas().values()))
                         await asyncio.sleep(_POLL_S)
-                    grown = await bed.until(lambda: fleet.grown(OTHER, before), what=f"{OTHER} grown")
+                    await bed.at_last(lambda: fleet.grown(OTHER, before))
+                    after = fleet.quota(OTHER) or 0
                 # What was sent last may be on its way.
                 lying.cancel()
                 await asyncio.wait([lying])
@@ -209,7 +213,7 @@ async def _beside(subject: Subject, folder: Path, seconds: float, lie: Lie | Non
                 lying.cancel()
             said = bed.repeated(fleet.events(CONTROL))
     failures = traffic.failures() + more.failures()
-    return _Seen(liar.sent, refused, least, f"{before} → {grown}", failures, "; ".join(said))
+    return _Seen(liar.sent, refused, least, before, after, failures, "; ".join(said))
 
 
 async def _sent(liar: Liar) -> bool:

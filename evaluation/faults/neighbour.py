@@ -40,7 +40,13 @@ class _Phase:
 
 async def shrinks(subject: Subject, folder: Path, seconds: float) -> Outcome:
     """Take one CPU away for `seconds`, and look at as much time before and after. Raises StartError."""
+    cpus = len(os.sched_getaffinity(0))
+    fault, done = (
+        "host shrinks",
+        f"by one of {cpus} CPUs for {seconds:g} s, with {SLO_MS:g} ms for each request",
+    )
     async with (
+        bed.scenario(fault, done),
         bed.up(subject, folder, slo_ms=SLO_MS) as fleet,
         offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
     ):
@@ -55,8 +61,8 @@ async def shrinks(subject: Subject, folder: Path, seconds: float) -> Outcome:
     errors = {status: count for status, count in failures.items() if status not in ("late", "refused")}
     seen = None if during.drift is None else during.drift > max(before.drift or 0.0, after.drift or 0.0)
     return Outcome(
-        "host shrinks",
-        f"by one of {len(os.sched_getaffinity(0))} CPUs for {seconds:g} s, with {SLO_MS:g} ms for each request",
+        fault,
+        done,
         [
             Check("no request fails but by its deadline", told(type(failures)(errors)), not errors),
             # It takes executions to show, and what a few seconds of them tell is noise.

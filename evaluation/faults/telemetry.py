@@ -24,7 +24,8 @@ async def delayed(subject: Subject, folder: Path, seconds: float) -> Outcome:
 
 
 async def _disturbed(subject: Subject, folder: Path, seconds: float, fault: str, *, cut: bool) -> Outcome:
-    async with bed.up(subject, folder, relayed=ONE) as fleet:
+    done = f"of one of two workers, for {seconds:g} s, while the other needs more"
+    async with bed.scenario(fault, done), bed.up(subject, folder, relayed=ONE) as fleet:
         relay = fleet.relay
         assert relay is not None
         async with offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic:
@@ -35,10 +36,11 @@ async def _disturbed(subject: Subject, folder: Path, seconds: float, fault: str,
                 relay.hold()
             silent_at, kept = time.monotonic(), fleet.quota(ONE)
             await bed.until(lambda: _unplanned(fleet), what=f"{ONE} silent")
-            before = fleet.quota(OTHER)
+            before = fleet.quota(OTHER) or 0
             # The other one needs more just now.
             async with offered({OTHER: fleet.services[OTHER]}, {OTHER: bed.MORE_RATE}, seed=9) as more:
-                grown = await bed.until(lambda: fleet.grown(OTHER, before), what=f"{OTHER} grown")
+                await bed.at_last(lambda: fleet.grown(OTHER, before))
+                after = fleet.quota(OTHER) or 0
                 quotas = {fleet.quota(ONE)}
                 while time.monotonic() < silent_at + seconds:
                     quotas.add(fleet.quota(ONE))
@@ -50,7 +52,7 @@ async def _disturbed(subject: Subject, folder: Path, seconds: float, fault: str,
     failures = traffic.failures() + more.failures()
     return Outcome(
         fault,
-        f"of one of two workers, for {seconds:g} s, while the other needs more",
+        done,
         [
             Check("no failed request", told(failures), not failures),
             Check(
@@ -58,7 +60,7 @@ async def _disturbed(subject: Subject, folder: Path, seconds: float, fault: str,
                 f"{kept} millicores; meanwhile {', '.join(map(str, quotas))}",
                 quotas == {kept},
             ),
-            Check("the other one is resized", f"{before} → {grown} millicores", grown > (before or 0)),
+            bed.follows("the other one is resized", before, after),
             within("it is planned again", [took], PLANNED_S),
         ],
     )

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from controlplane import status
+from controlplane import prior, status
 from controlplane.allocation import NONE, Quota
+from controlplane.cell import HALF_LIFE_S
 from controlplane.config import Config, ServicePolicy
 from controlplane.governor import Governor, rest_s
 from controlplane.reports import allocation_message, version_of
@@ -21,9 +22,6 @@ from evaluation.simulation.score import Tally
 from evaluation.simulation.series import Span
 from evaluation.simulation.worker import VirtualWorker
 from protos import control_pb2
-
-# Executions per cell of the profile that a policy starts with: as many as make a quantile.
-_PROFILED = 20
 
 
 @dataclass(slots=True)
@@ -195,9 +193,9 @@ class Plane:
 
 
 def _profile(worker: Worker, service: Service, noise: Iterator[float]) -> None:
-    """Tell the latency model of a worker what was measured beforehand."""
+    """Tell the latency model of a worker what was measured beforehand, as much and as old as in `prior`."""
     for point in service.profile:
         if point.cores <= service.max_cores and point.batch <= service.max_batch:
-            for _ in range(_PROFILED):
+            for _ in range(prior.EXECUTIONS):
                 work_s = point.latency_ms / 1000 * next(noise)
-                worker.latency.record(point.batch, point.cores, work_s, 1.0, 0.0)
+                worker.latency.record(point.batch, point.cores, work_s, 1.0, -HALF_LIFE_S)

@@ -13,7 +13,7 @@ from controlplane.config import ServicePolicy
 from controlplane.state import Fleet
 from controlplane.stretch import work_of
 from dataplane.request import Outcome
-from dataplane.servicetime import ServiceTime
+from dataplane.servicetime import warmed
 from dataplane.worker import warm_batches
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.journal import Executed, Journal, Served
@@ -32,8 +32,6 @@ from evaluation.simulation.series import Span
 _NEAREST = 16
 # A write to a control group takes 0.2 to 0.4 ms.
 _ACTUATION_S = 0.0003
-# What a worker expects at the least and at the most after one execution, as dataplane.agent has it.
-_LOW, _HIGH = 0.8, 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +93,7 @@ def replay(recording: Recording, seed: int) -> Run:
     warm = {rows: times(rows, threads, 0.0) for rows in warm_batches(limits.max_batch)}
     for rows, work_s in warm.items():
         seat.worker.latency.record(rows, threads, work_s, 1.0, 0.0)
-    seat.virtual.batcher.times.adopt(
-        [ServiceTime(rows, work_s, work_s * _LOW, work_s * _HIGH) for rows, work_s in warm.items()]
-    )
+    seat.virtual.batcher.times.adopt(warmed(warm))
     journal = Journal()
     seat.virtual.observers.append(journal)
     play(plane, [tally], scenario.seconds)

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from controlplane.knapsack import Choice, SolverStatus, solve
+from controlplane.knapsack import Choice, SolverStatus, _Table, solve
 
 CHOICES = st.builds(
     Choice,
@@ -40,6 +41,22 @@ def test_solve_equals_brute_force(menus, host_cpu, host_memory):
     else:
         assert solution.status is SolverStatus.OVERCOMMITTED
         assert [c.cpu for c in chosen] == [min(choice.cpu for choice in menu) for menu in menus]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    menus=st.lists(st.lists(CHOICES, min_size=1, max_size=4), min_size=1, max_size=4),
+    more=st.lists(st.integers(0, 99), min_size=4, max_size=4),
+    host_cpu=st.integers(0, 6000),
+)
+def test_menus_that_begin_with_odd_cpu_on_a_host_of_odd_size_are_solved_exactly(menus, more, host_cpu):
+    odd = [
+        [replace(choice, cpu=choice.cpu + extra) for choice in menu]
+        for menu, extra in zip(menus, more, strict=False)
+    ]
+    solution = solve(odd, host_cpu, 100)
+    shifted = solve(menus, host_cpu - sum(more[: len(menus)]), 100)
+    assert solution == shifted
 
 
 @settings(max_examples=100, deadline=None)
@@ -85,6 +102,13 @@ def test_many_equal_services_are_proven_at_once():
     solution = solve([menu] * 24, 32_000, 0)
     assert solution.status is SolverStatus.OPTIMAL
     assert sum(menu[index].cpu for index in solution.chosen) <= 32_000
+
+
+def test_odd_sizes_take_no_larger_a_table():
+    menu = [Choice(333 + 100 * n, 0, 90_000 / (5 + n)) for n in range(35)]
+    table = _Table([menu] * 24, 32_057)
+    assert table._size == (32_057 - 24 * 333) // 100 + 1
+    assert table.least(table.costs) is not None
 
 
 def test_the_solver_leaves_interrupts_to_the_process():

@@ -10,6 +10,7 @@ from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Quota
 from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
 from controlplane.loop import ControlLoop
@@ -525,6 +526,25 @@ async def test_the_first_plan_is_of_the_profile_and_after_a_restart_of_what_was_
         plane.store.close()
 
 
+async def test_what_no_execution_was_of_is_as_profiled_after_a_restart_too(tmp_path):
+    profile = Profile("d", {1: {(rows, 1): Times(*[0.012 * rows] * 4) for rows in (1, 2)}})
+    for life in range(2):
+        plane = Plane(
+            FakeActuator({"w": Quota(1100)}),
+            now=1000.0 * life,
+            path=str(tmp_path / "db"),
+            priors=Priors({"vision": profile}),
+        )
+        worker = await FakeWorker.attach(plane)
+        assert plane.fleet.models["d"].trust(2, 1) == 1.0
+        for _ in range(20):
+            await worker.second(20, wall_ms=12.0)
+        obeying = asyncio.create_task(worker.acknowledge_all())
+        await plane.loop.goodbye()
+        await obeying
+        plane.store.close()
+
+
 @pytest.mark.parametrize("whole_cores", [False, True])
 async def test_actuators_are_told_who_is_to_have_whole_cores(whole_cores):
     config = Config(services={"vision": ServicePolicy(whole_cores=whole_cores)})
@@ -548,3 +568,122 @@ async def test_a_worker_that_starts_has_head_room_but_on_whole_cores(whole_cores
     for _ in range(3):
         await asyncio.sleep(0)
     assert plane.actuator.quotas["w"] == Quota(millicores)
+
+
+async def test_what_is_planned_in_hope_is_nothing_to_hold_executions_against():
+    hoped = []
+
+    def decide(services, millicores, memory_bytes, settings, /):
+        hoped.append(any(service.latency.hopeful for service in services))
+        return planner.plan(services, millicores, memory_bytes, settings)
+
+    plane = Plane(FakeActuator({"w": Quota(1100)}), Config(planner=Settings(explore=True)), decide=decide)
+    worker = await FakeWorker.attach(plane, max_threads=4)
+    for _ in range(15):
+        await worker.second(2)
+        believed = worker.session.worker.believed
+        assert believed is not None
+        assert not believed.hopeful
+    assert any(hoped)
+
+
+async def test_of_streams_that_open_at_once_the_last_stays(plane):
+    first = await FakeWorker.attach(plane)
+    plane.actuator.hold()
+    for _ in range(6):
+        await first.second(2)  # its write is under way, for which others wait
+    both = [asyncio.create_task(FakeWorker.attach(plane)) for _ in range(2)]
+    await settle()
+    plane.actuator.release()
+    earlier, later = await asyncio.gather(*both)
+    assert first.session.closed
+    assert earlier.session.closed
+    assert not later.session.closed
+    assert plane.fleet.workers["w"] is later.session.worker
+
+
+async def test_a_takeover_lifts_no_memory_limit():
+    plane = Plane(FakeActuator({"w": Quota(1100, 1 << 30)}))
+    worker = await FakeWorker.attach(plane, applied=pb.Version(term=3, epoch=7))
+    await settle()
+    assert plane.actuator.writes == []
+    assert worker.session.worker.allocation.memory_bytes == 1 << 30
+
+
+async def test_a_worker_that_is_given_a_quota_keeps_its_memory_limit():
+    plane = Plane(FakeActuator({"w": Quota(None, 1 << 30)}))
+    worker = await FakeWorker.attach(plane)
+    worker.obey()
+    sample = pb.Sample(window_s=0.1, allocation=worker.allocation, acknowledged=worker.version)
+    plane.loop.record(worker.session, sample)
+    await settle()
+    assert plane.actuator.writes == [("w", Quota(1100, 1 << 30))]
+
+
+async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
+    plane = Plane(FakeActuator({"v": Quota(1100, 1 << 30), "w": Quota(1100), "x": Quota(1100)}))
+    await FakeWorker.attach(plane, worker_id="v", starting=True)
+    silent = await FakeWorker.attach(plane, worker_id="w")
+    usage = pb.Usage(memory_bytes=1 << 29)
+    plane.loop.record(silent.session, pb.Sample(window_s=0.1, allocation=silent.allocation, usage=usage))
+    plane.now += 10.0
+    other = await FakeWorker.attach(plane, worker_id="x")
+    await other.second(2)
+    newest = plane.loop.round_of(other.session.worker)
+    assert newest is not None
+    assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
+
+
+async def goodbye(plane: Plane, worker: FakeWorker) -> Quota:
+    """Say it, and give what the worker has then."""
+    obeying = asyncio.create_task(worker.acknowledge_all())
+    await plane.loop.goodbye()
+    await obeying
+    return plane.actuator.quotas["w"]
+
+
+async def shrunk(plane: Plane) -> None:
+    """A worker in a pod was found with 1100 millicores, has been given less, and is gone."""
+    worker = await FakeWorker.attach(plane, container_id="vision-0")
+    for _ in range(10):
+        await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+    plane.loop.detach(worker.session)
+
+
+async def test_another_pod_of_the_same_name_is_put_back_to_what_it_came_with(plane):
+    await shrunk(plane)
+    plane.actuator.quotas["w"] = Quota(4000)  # as it was rolled out with
+    worker = await FakeWorker.attach(plane, millicores=4000, container_id="vision-0")
+    for _ in range(10):
+        await worker.second(2)
+    assert plane.actuator.quotas["w"].cpu_millicores < 1100
+    assert await goodbye(plane, worker) == Quota(4000)
+
+
+async def test_a_container_that_restarts_is_put_back_to_what_was_found_first(plane):
+    await shrunk(plane)
+    small = plane.actuator.quotas["w"].cpu_millicores
+    worker = await FakeWorker.attach(plane, millicores=small, container_id="vision-0", starting=True)
+    assert await goodbye(plane, worker) == Quota(1100)
+
+
+async def test_what_was_found_stays_where_nobody_knows_what_was_left(plane):
+    worker = await FakeWorker.attach(plane, container_id="vision-0")
+    plane.actuator.failure = "no answer"  # whether a write was performed is not known
+    for _ in range(10):
+        await worker.second(2)
+    plane.loop.detach(worker.session)
+    plane.actuator.failure = ""
+    plane.actuator.quotas["w"] = Quota(700)
+    worker = await FakeWorker.attach(plane, millicores=700, container_id="vision-0")
+    assert await goodbye(plane, worker) == Quota(1100)
+
+
+async def test_containers_that_are_gone_are_not_remembered_for_good(plane):
+    stays = await FakeWorker.attach(plane, container_id="first")
+    for number in range(1100):
+        worker = await FakeWorker.attach(plane, worker_id=f"w{number}", container_id=f"c{number}")
+        plane.loop.detach(worker.session)
+    assert len(plane.loop._admission._owners) == 1001
+    assert plane.loop._admission._owners["first"] is stays.session.owner

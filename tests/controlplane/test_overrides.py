@@ -6,7 +6,9 @@ from contextlib import closing
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controlplane.config import ServicePolicy
+from controlplane.actuators.fake import FakeActuator
+from controlplane.config import Config, Leader, ServicePolicy
+from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
 from controlplane.overrides import Overrides, PolicyError
 from controlplane.state import Fleet, Host
@@ -125,3 +127,21 @@ def test_what_cannot_be_kept_or_read_is_in_force_and_counted(tmp_path):
         later = Life(store)
         assert later.fleet.policies == CONFIGURED
         assert later.counted("store_failures") == 1
+
+
+def test_with_a_lease_what_was_set_ends_with_the_process_that_was_told(tmp_path):
+    """A is paused, and succeeded by B, which nobody pauses; then A leads again, with the store that it had."""
+    config = Config(services=CONFIGURED, leader=Leader(lease="sponge-control"))
+    for name, pauses in (("a", True), ("b", False), ("a", False)):
+        with closing(Store(str(tmp_path / name))) as store:
+            fleet = Fleet([Host(8000, 0)], 0.001)
+            fleet.policies.update(CONFIGURED)
+            loop = ControlLoop(config, fleet, FakeActuator(), store, Metrics(CollectorRegistry()))
+            loop.overrides.recall()
+            assert not fleet.paused
+            assert fleet.policy("vision").weight == 2.0
+            if pauses:
+                loop.overrides.pause(True)
+                loop.overrides.set_policy("vision", {"weight": 5.0})
+                assert fleet.paused
+                assert fleet.policy("vision").weight == 5.0

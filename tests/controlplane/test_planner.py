@@ -548,3 +548,11 @@ def test_a_reserve_is_planned_for_as_demand():
     kept = plan([replace(state, reserve=0.5)], HOST, PLENTY, SETTINGS).assignments[0]
     assert kept == plan([more], HOST, PLENTY, SETTINGS).assignments[0]
     assert kept.configuration.cpu_millicores > choose(state).configuration.cpu_millicores
+
+
+@pytest.mark.parametrize("rates", [(4.0, 4.0), (12.0, 30.0), (60.0, 60.0, 60.0)])
+def test_a_host_of_odd_size_is_planned_as_the_next_smaller_step(rates):
+    limits = Limits(max_instances=4, max_threads=4, max_batch=4)
+    services = [service(arriving=demand(rate, 1.0), limits=limits) for rate in rates]
+    odd, even = (plan(services, host, PLENTY, SETTINGS) for host in (7683, 7600))
+    assert odd == even

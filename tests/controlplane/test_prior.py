@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from controlplane import controlfile
+from controlplane.cell import HALF_LIFE_S, SAMPLES, Cell
 from controlplane.config import ServicePolicy
 from controlplane.latency import LatencyModel
 from controlplane.prior import Priors
+from controlplane.profiled import Times
+from controlplane.profilefile import Profile
 from core.config import ConfigError
 
 DIGEST = "ab" * 32
@@ -102,3 +105,45 @@ def test_without_profiles_there_are_no_priors(tmp_path):
     assert (
         Priors.read(tmp_path / "control.toml", {"vision": ServicePolicy()}).cells("vision", DIGEST, 0.0) == {}
     )
+
+
+def remembered(at: float) -> dict[tuple[int, int], Cell]:
+    cell = Cell()
+    for _ in range(20):
+        cell.record(0.050, 1.0, at)
+    return {(1, 1): cell}
+
+
+def test_what_is_remembered_goes_before_the_profile_which_tells_the_rest(tmp_path):
+    priors = read(write(tmp_path, HEADER, *LINES))
+    cells = priors.beneath(remembered(900.0), "vision", DIGEST, 1000.0)
+    assert set(cells) == {(1, 1), (4, 1)}
+    assert {*cells[1, 1].work} == {0.050}
+    assert {*cells[4, 1].at} == {900.0 - HALF_LIFE_S}
+
+
+def test_what_is_all_but_forgotten_gives_way_to_a_profile_and_to_nothing_else(tmp_path):
+    priors = read(write(tmp_path, HEADER, *LINES))
+    now = 11 * HALF_LIFE_S
+    cells = priors.beneath(remembered(0.0), "vision", DIGEST, now)
+    assert max(cells[1, 1].work) < 0.050
+    assert {*cells[1, 1].at} == {now - HALF_LIFE_S}
+    assert priors.beneath(remembered(0.0), "audio", DIGEST, now) == remembered(0.0)
+    assert priors.beneath({}, "vision", DIGEST, now) == cells
+    assert priors.beneath({}, "audio", DIGEST, now) == {}
+
+
+@pytest.mark.parametrize("most", [2, 8, 40])
+def test_however_many_ran_beside_each_other_those_alone_are_known_and_what_neighbours_cost(most):
+    kappa = 0.2
+    times = {
+        instances: {(1, 1): Times(*[0.010 * (1 + kappa * (instances - 1))] * 4)}
+        for instances in range(1, most + 1)
+    }
+    cells = Priors({"vision": Profile(DIGEST, times)}).cells("vision", DIGEST, 1000.0)
+    busy = cells[1, 1].busy
+    assert len(busy) <= SAMPLES
+    assert (busy[0], busy[-1], busy.count(1.0)) == (most, 1.0, 20)
+    model = LatencyModel(cells=cells)
+    assert model.mean(1, 1) == pytest.approx(0.010, rel=0.15)
+    assert model.kappa == pytest.approx(kappa, rel=0.4 if most == 2 else 0.05)

@@ -11,7 +11,7 @@ from controlplane.curve import Curve
 from controlplane.demand import NOTHING, divided, settled
 from controlplane.operation import ServiceState
 from controlplane.profiled import of_curve
-from controlplane.replicas import Crew, Replicas, wish
+from controlplane.replicas import Crew, Replicas, missing, wish
 from controlplane.shape import Limits
 from controlplane.whatif import Host
 
@@ -65,6 +65,39 @@ def test_one_less_if_the_others_would_do_for_a_quarter_more():
 
 def test_the_one_that_goes_may_be_the_one_with_room():
     assert wish(crew(6.0, 6.0, caps=(2100, 1100)), 2, 1, 4, SETTINGS) == 2
+
+
+def test_one_that_is_slow_of_late_says_nothing_of_those_to_come():
+    calm = crew(15.0, 15.0)
+    noisy = replace(calm, workers=(replace(calm.workers[0], slower=2.0, wider=2.0), calm.workers[1]))
+    assert wish(calm, 2, 1, 8, SETTINGS) == 2
+    # With as many as both could serve alone nobody needs the slow one.
+    assert wish(noisy, 2, 1, 8, SETTINGS) in (3, 4)
+    assert missing(noisy.outlook(4)) <= SETTINGS.miss_share
+    slow = {prospect.mean_s > 0.15 for prospect in noisy.outlook(2).prospects}
+    assert slow == {True, False}
+    assert [prospect.mean_s > 0.15 for prospect in noisy.outlook(1).prospects] == [True]
+
+
+def test_the_order_of_workers_says_nothing():
+    one, other = crew(12.0, 12.0).workers
+    for slower in (1.5, 2.0):
+        slow = replace(one, slower=slower, wider=slower)
+        both = (
+            replace(crew(12.0, 12.0), workers=(slow, other)),
+            replace(crew(12.0, 12.0), workers=(other, slow)),
+        )
+        assert len({wish(each, 2, 1, 8, SETTINGS) for each in both}) == 1
+
+
+def test_a_reserve_counts_where_the_ceiling_is_reached():
+    without = crew(15.0)
+    reserving = replace(without, workers=(replace(without.workers[0], reserve=1.0),))
+    assert wish(without, 1, 1, 4, SETTINGS) == 1
+    assert wish(reserving, 1, 1, 4, SETTINGS) == 2
+    half = crew(7.5, 7.5)
+    reserving = replace(half, workers=tuple(replace(worker, reserve=1.0) for worker in half.workers))
+    assert wish(reserving, 2, 1, 4, SETTINGS) == 2  # and is not given up again
 
 
 def test_nothing_beyond_the_bounds_is_wished_for():

@@ -27,6 +27,14 @@ HELLO = pb.Hello(
             "hello.allocation.cpu_millicores",
             {"allocation": pb.Allocation(instances=1, threads=1, max_batch=1)},
         ),
+        (
+            "hello.allocation.memory_bytes",
+            {
+                "allocation": pb.Allocation(
+                    cpu_millicores=1, instances=1, threads=1, max_batch=1, memory_bytes=2**64 - 1
+                )
+            },
+        ),
         ("hello.applied.term", {"applied": pb.Version(term=2**64 - 1)}),
     ],
 )

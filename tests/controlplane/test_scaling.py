@@ -1,5 +1,7 @@
 """Replicas that follow the plans: in the loop with fakes, and at an API server of our own."""
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane import config as settings
@@ -7,6 +9,7 @@ from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Quota
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.scales import ScaleConflictError, ScaleError
+from controlplane.scaling import crew_of
 from tests.controlplane.test_loop import FakeWorker, Plane
 from tests.kube_api import NAMESPACE, KubeApi
 
@@ -132,6 +135,31 @@ async def test_what_starts_is_not_in_the_way_of_what_it_is_to_help():
     before = list(plane.scales.writes)
     await seconds(plane, 20, 28, worker)
     assert plane.scales.writes == before == [(NAME, 2)]
+
+
+async def test_what_is_hoped_for_while_a_size_is_tried_does_not_count():
+    plane = fleet()
+    worker = await FakeWorker.attach(plane, max_instances=2)
+    await seconds(plane, 4, 12, worker)
+    made = plane.loop.round_of(worker.session.worker)
+    hoped = replace(made.services[0], latency=made.services[0].latency.snapshot(hopeful=True))
+    crew = crew_of(replace(made, services=(hoped,)), "vision")
+    assert not crew.workers[0].latency.hopeful
+    assert crew.workers[0].latency.mean(1, 1) == pytest.approx(0.1)
+
+
+async def test_what_starts_gives_back_no_more_than_it_was_counted_with():
+    plane = fleet()
+    worker = await FakeWorker.attach(plane, max_instances=2)
+    plane.actuator.quotas["w2"] = Quota(1100)
+    await FakeWorker.attach(plane, 50_000, worker_id="w2", starting=True)
+    await worker.second(12)
+    newest = plane.loop.round_of(worker.session.worker)
+    assert newest is not None
+    assert newest.host_millicores == 16_000 - 1100
+    crew = crew_of(newest, "vision")
+    assert crew is not None
+    assert crew.host.millicores == 16_000
 
 
 GRANTED = {

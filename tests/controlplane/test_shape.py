@@ -27,6 +27,16 @@ def test_shapes_are_within_limits_and_never_none(low, extra, host, instances, th
         assert n * t == 1 or 1000 * n * t < millicores + 1000
 
 
+@given(low=st.integers(1, 9000), extra=st.integers(0, 20_000), host=st.integers(1, 20_000))
+def test_shapes_are_steps_apart_on_hosts_and_within_bounds_of_odd_size_too(low, extra, host):
+    limits = Limits(low, low + extra, 4, 4, 4)
+    most = min(low + extra, host)
+    steps = [quota for quota in range(100, most + 1, 100) if quota >= low]
+    assert limits.within(host) == ((steps[0], steps[-1]) if steps else (most, most))
+    quotas = {quota for quota, _, _ in shapes(limits, host)}
+    assert {(quota - min(quotas)) % 100 for quota in quotas} == {0}
+
+
 @given(
     low=st.integers(100, 4000),
     extra=st.integers(0, 4000),

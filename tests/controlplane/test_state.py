@@ -104,6 +104,10 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
         ("waiting.remaining_ms", {"waiting": [pb.Waiting(remaining_ms=float("nan"), rows=1)]}),
         ("running.elapsed_ms", {"running": [pb.Running(elapsed_ms=1e18, rows=1, threads=1)]}),
         ("usage.cpu_s", {"usage": pb.Usage(cpu_s=float("nan"))}),
+        ("usage.quota_millicores", {"usage": pb.Usage(quota_millicores=2**32 - 1)}),
+        ("usage.memory_bytes", {"usage": pb.Usage(memory_bytes=2**64 - 1)}),
+        ("usage.memory_peak_bytes", {"usage": pb.Usage(memory_peak_bytes=2**64 - 1)}),
+        ("allocation.cpu_millicores", {"allocation": pb.Allocation(cpu_millicores=2**32 - 1)}),
     ],
 )
 def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):

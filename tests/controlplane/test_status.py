@@ -1,5 +1,7 @@
 """What the planner is told of a worker."""
 
+import pytest
+
 from controlplane import config, status
 from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
@@ -38,6 +40,17 @@ def test_memory_is_planned_with_head_room_where_it_is_resized():
     state = status.service_state(worker, policy, resized)
     assert (state.memory_base_bytes, state.memory_peak_bytes) == (1500, 3000)
     assert state.memory_per_row_bytes == 6 << 20
+
+
+@pytest.mark.parametrize(
+    ("cpus", "whole_cores", "most"),
+    [("2-7", True, 6000), ("2-7", False, 7500), ("", True, 7500), ("0-15", True, 7500)],
+)
+def test_no_more_cpus_of_its_own_are_planned_than_may_be_given_away(cpus, whole_cores, most):
+    _, worker = attached()
+    config = Config(actuator=Actuator(whole_cores_cpus=cpus))
+    policy = ServicePolicy(max_millicores=7500, whole_cores=whole_cores)
+    assert status.service_state(worker, policy, config).limits.max_millicores == most
 
 
 def test_whole_cores_are_planned_as_configured():

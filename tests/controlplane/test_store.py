@@ -7,7 +7,8 @@ import pytest
 
 from controlplane import store as module
 from controlplane.allocation import Allocation, Version
-from controlplane.store import CellRecord, Decision, Store
+from controlplane.store import POLICY_KEYS, CellRecord, Decision, Store
+from protos import control_pb2 as pb
 
 
 def decision(epoch: int) -> Decision:
@@ -91,3 +92,12 @@ def test_in_memory_no_cells_are_kept():
     with closing(Store("")) as store:
         store.keep([CellRecord("d", 1, 2, 1.7e9, b"packed")], most=10)
         assert store.cells("d") == []
+
+
+@pytest.mark.parametrize("key", POLICY_KEYS)
+def test_all_that_can_be_set_of_a_policy_is_kept(key):
+    fields = {field.name for field in pb.SetServicePolicyRequest.DESCRIPTOR.fields}
+    assert fields == {"service", "reset", *POLICY_KEYS}
+    with closing(Store("")) as store:
+        store.set_policy("vision", {key: 7})
+        assert store.policies() == {"vision": {key: 7}}

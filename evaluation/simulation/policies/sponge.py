@@ -41,12 +41,13 @@ class Sponge:
         config = self._config
         workers = fleet.fresh(now, config.governor.stale_s)
         states = [status.service_state(w, fleet.policy(w.service), config) for w in workers]
+        believed = [state.latency for state in states]
         if config.planner.explore:
             states = self._exploration.hoped(states, now)
         [host] = fleet.hosts.values()
         plan = planner.plan(states, host.millicores, host.memory_bytes, config.planner)
-        for worker, state in zip(workers, states, strict=True):
-            worker.believed = state.latency
+        for worker, latency in zip(workers, believed, strict=True):
+            worker.believed = latency
         self._exploration.planned(states, plan, now)
         host.full = plan.host_full
         targets: dict[str, Target] = {}

@@ -9,6 +9,7 @@ from evaluation.experiment import kinds
 from evaluation.experiment.kinds import Options
 from evaluation.faults import bed, experiment, soaking
 from evaluation.faults.outcome import Check, Outcome, within
+from evaluation.serving.subjects import Subject
 from sponge.__main__ import main
 
 OUTCOME = Outcome(
@@ -34,6 +35,43 @@ def test_an_outcome_is_a_row_for_each_check_and_one_goal() -> None:
     goal = experiment.goal(OUTCOME)
     assert (goal.met, goal.measured) == (False, "back within 3 s: 4.0 s at most, in 2")
     assert experiment.goal(Outcome("x", "", [])).met is None
+
+
+async def test_what_never_comes_about_is_told_of_its_fault_after_what_was_checked(tmp_path: Path) -> None:
+    async def stopped(_size: experiment.Size) -> Outcome:
+        async with bed.scenario("engine stopped", "for a while") as checks:
+            checks.append(Check("no container restarted", "none", kept=True))
+            raise bed.NeverHeld("little for both: not within 90 s")
+
+    async def nameless(_size: experiment.Size) -> Outcome:
+        raise bed.NeverHeld("little for both: not within 90 s")
+
+    subject = Subject("m", tmp_path, "x", "FP32", (1,), "y", (1,), 1, (), lambda _expected, _answer: True)
+    size = experiment.Size(subject, tmp_path, load(kinds.shipped()["faults"], experiment.Settings))
+    outcome = await experiment.made("engine-stopped", size, {"engine-stopped": stopped})
+    assert (outcome.fault, outcome.done) == ("engine stopped", "for a while")
+    assert [row[2:] for row in experiment.table([outcome]).rows] == [
+        ["no container restarted", "none", "yes"],
+        ["what was to come about", "little for both: not within 90 s", "no"],
+    ]
+    assert experiment.goal(outcome).met is False
+    assert (await experiment.made("x", size, {"x": nameless})).fault == "x"
+
+
+async def test_what_is_awaited_for_a_check_is_told_as_it_was_at_last() -> None:
+    values = [1, 2, 3]
+
+    async def read() -> int:
+        return values.pop(0)
+
+    assert await bed.at_last(read, lambda value: value > 1) == 2
+    assert await bed.at_last(read, lambda value: value > 3, patience_s=-1.0) == 3
+
+
+@pytest.mark.parametrize(("after", "kept"), [(800, True), (300, False), (200, False)])
+def test_an_allocation_that_does_not_follow_is_no(after: int, kept: bool) -> None:
+    check = bed.follows("one that needs more gets more", 300, after)
+    assert (check.measured, check.kept) == (f"300 → {after} millicores", kept)
 
 
 def test_a_cause_that_a_worker_has_twice_in_the_log_is_repeated() -> None:
