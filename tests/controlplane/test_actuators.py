@@ -63,8 +63,8 @@ async def test_local_writes_memory_where_configured(scope):
     actuator = local(scope, resize_memory=True)
     for mib in (200, 500, 300):
         await actuator.write(worker(scope / "w1"), Quota(1500, mib << 20))
+        await actuator.settle()  # a plain file is empty for a moment while it is written
         assert await actuator.read(worker(scope / "w1")) == Quota(1500, mib << 20)
-        await actuator.settle()
         assert (scope / "w1/memory.max").read_text() == str(mib << 20)
     # No lower than what is in use and a margin, and the CPU all the same.
     (scope / "w1/memory.current").write_text(str(200 << 20))
