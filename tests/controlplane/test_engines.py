@@ -143,9 +143,13 @@ async def test_events_that_are_let_through_later_are_followed_and_refusals_told_
 
 
 async def test_a_connection_that_does_not_come_about_is_given_up():
+    left = asyncio.Event()
+
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        left.set()
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -153,6 +157,7 @@ async def test_a_connection_that_does_not_come_about_is_given_up():
     silent = Engine(address, 0.05)
     with pytest.raises(OSError, match=r"^no connection within 0\.05 s$"):
         await silent.open()
+    await left.wait()
     await silent.close()
     server.close()
 
