@@ -107,6 +107,8 @@ async def test_the_socket_proxy_lets_events_through_where_it_may(tmp_path, event
                 assert await told.get() == ""
                 docker.happened("update", VISION)
                 assert await told.get() == VISION
+            await docker.deserted.wait()
+            await asyncio.sleep(0.05)  # until the proxy has closed its end
         else:
             asked = Engine(Address.from_env(f"unix://{path}"), 2.0)
             with pytest.raises(RefusedError, match="events = true"):
