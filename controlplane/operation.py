@@ -242,8 +242,8 @@ def operations(
     means, uppers = model.grid(service.limits.max_threads, longest)
     means, uppers = means * service.slower, uppers * service.wider
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
-    mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s)
-    mean_s, upper_s = mean_s * service.slower, upper_s * service.wider
+    drift = service.slower, service.wider
+    mean_s, upper_s = walls(model, longest, millicores, instances, threads, service.period_s, *drift)
     # Threads divide the work and add none, but for what they wait for each other.
     cpu_s = np.minimum(means[0], threads * mean) * (1 + model.kappa * (instances - 1)) / rows + overhead_s
     load = np.maximum(row_rate * mean_s / (rows * instances), row_rate * cpu_s * 1000 / millicores)
@@ -284,27 +284,37 @@ def walls(
     instances: Integers,
     threads: Integers,
     period_s: float,
+    slower: float = 1.0,
+    wider: float = 1.0,
 ) -> tuple[Floats, Floats]:
     """Wall time of executions with all slots busy, [shape, rows - 1] up to `longest` rows: mean and upper quantile.
 
-    Of each shape the quota, instances and threads are a column [shape, 1].
+    Of each shape the quota, instances and threads are a column [shape, 1]. Work takes `slower` times the mean that is
+    believed, and `wider` times the upper estimate: longer work meets more of the quota's stand-stills.
     """
     means, uppers = model.grid(int(threads.max()), longest)
     mean, upper = (grid[threads[:, 0] - 1] for grid in (means, uppers))
     crowd = 1 + model.kappa * (instances - 1)
     runnable = instances * at_work(means[0], mean, threads)
     return (
-        stretched_mean(mean * crowd, runnable, millicores),
-        stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
+        stretched_mean(slower * mean * crowd, runnable, millicores),
+        stretched_upper(wider * upper * crowd, runnable, millicores, period_s, model.quantile),
     )
 
 
 def walls_of(
-    model: LatencyModel, longest: int, millicores: int, instances: int, threads: int, period_s: float
+    model: LatencyModel,
+    longest: int,
+    millicores: int,
+    instances: int,
+    threads: int,
+    period_s: float,
+    slower: float = 1.0,
+    wider: float = 1.0,
 ) -> tuple[Floats, Floats]:
     """The same of one shape, [rows - 1]."""
     one = np.array([[millicores], [instances], [threads]])[:, :, None]
-    mean_s, upper_s = walls(model, longest, one[0], one[1], one[2], period_s)
+    mean_s, upper_s = walls(model, longest, one[0], one[1], one[2], period_s, slower, wider)
     return mean_s[0], upper_s[0]
 
 

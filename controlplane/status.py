@@ -100,6 +100,8 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
         allocation.instances,
         allocation.threads,
         period_s,
+        drift.slower,
+        drift.wider,
     )
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
@@ -107,9 +109,9 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[rows - 1]) * drift.slower,
+                mean_ms=1000 * float(mean_s[rows - 1]),
                 low_ms=1000 * table.low[rows] * drift.slower,
-                high_ms=1000 * float(upper_s[rows - 1]) * drift.wider,
+                high_ms=1000 * float(upper_s[rows - 1]),
             )
             for rows in range(1, allocation.max_batch + 1)
         ],
