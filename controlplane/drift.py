@@ -2,8 +2,11 @@
 
 import math
 from collections import deque
+from statistics import NormalDist
 
 import numpy as np
+
+from controlplane.latency import UPPER
 
 # Recent executions of a size that have to be known before one of it is compared: so many outweigh what a profile told.
 MATURE = 64
@@ -22,10 +25,12 @@ class Drift:
     """Of one worker, against what its model is believed to take.
 
     While it lasts work takes `slower` times what is believed in the mean, and `wider` times the upper estimate; both
-    are 1 otherwise. What an execution took, over `slower`, is what tells of the model.
+    are 1 otherwise. What an execution took, over `slower`, is what tells of the model. `quantile` is that of the
+    upper estimates.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quantile: float = UPPER) -> None:
+        self._sigmas = NormalDist().inv_cdf(quantile)  # from the mean to the upper estimate
         self.slower = self.wider = 1.0
         self.began_at: float | None = None  # None: there is none
         self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
@@ -39,7 +44,7 @@ class Drift:
         if self.began_at is not None:
             self._follow()
             return
-        scores = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / 1.645)
+        scores = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
         for side, score in enumerate((scores, -scores)):
             self._sums[side] = max(0.0, self._sums[side] + max(-MOST, min(MOST, score)) - ALLOWED[side])
             self._since[side] = self._since[side] + 1 if self._sums[side] > 0 else 0

@@ -180,6 +180,7 @@ class Fleet:
             request_overhead_s=self._default_overhead_s,
             host=host,
             term=term,
+            drift=Drift(self._latency_quantile),
         )
         self.workers[hello.worker_id] = worker
         return worker

@@ -58,6 +58,12 @@ def test_outliers_are_no_drift():
     assert begins == 0
 
 
+def test_an_upper_estimate_tells_of_the_spread_by_its_own_quantile():
+    # A fifth above the mean: of a quantile of 95 % that is narrow, of one of 60 % wide.
+    assert observed([1.0] * 50 + [1.3] * 20).began_at is not None
+    assert observed([1.0] * 50 + [1.3] * 20, Drift(0.6)).began_at is None
+
+
 def test_it_follows_and_ends():
     drift = observed([1.0] * 50 + [1.5] * 50)
     assert drift.slower == pytest.approx(1.5)
