@@ -191,15 +191,13 @@ class ControlLoop:
         if session.closed:
             return
         worker, now = session.worker, self._clock()
-        drifted = worker.drift.began_at
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
             self._metrics.samples_refused.labels(worker.service).inc()
             session.complain("sample refused", str(error))
             return
-        if worker.drift.began_at != drifted:
-            session.tell_drift()
+        session.tell_drift()
         if not sample.starting:
             session.perform(worker.resize.warm(now))
         session.perform(worker.resize.acknowledged(version_of(sample.acknowledged), now))

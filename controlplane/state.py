@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.cell import HALF_LIFE_S, Cell
+from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
-from controlplane.drift import MATURE, Drift
+from controlplane.drift import MATURE, Drift, agreed
 from controlplane.governor import Governor
 from controlplane.latency import UPPER, LatencyModel
 from controlplane.resize import NONE, Allocation, Resize, Version, next_term
@@ -208,6 +208,8 @@ class Fleet:
         ]
 
     def _learn(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
+        if not worker.drift.seen(now):
+            worker.drift.end()  # for all that is known its cause is gone
         millicores = sample.usage.quota_millicores or sample.allocation.cpu_millicores
         for execution in sample.executions:
             if execution.mixed:
@@ -231,14 +233,17 @@ class Fleet:
             worker.request_overhead_s += _OVERHEAD_GAIN * (overhead - worker.request_overhead_s)
 
     def _settle(self, worker: Worker, now: float) -> None:
-        """What has lasted for a half-life is how it is, where no other worker says something else."""
-        drift = worker.drift
-        if drift.began_at is None or now - drift.began_at < HALF_LIFE_S:
+        """What has lasted for a half-life is how it is, as far as all workers say so that can tell."""
+        if worker.drift.lasting == 1.0:
             return
-        if all(other is worker or other.latency is not worker.latency for other in self.workers.values()):
-            worker.latency.scale(drift.slower)
-            worker.believed = None
-            drift.end()
+        alike = [each for each in self.workers.values() if each.latency is worker.latency]
+        factor = agreed([each.drift.lasting for each in alike if each.drift.seen(now)])
+        if factor == 1.0:
+            return
+        worker.latency.scale(factor)
+        for each in alike:
+            each.believed = None
+            each.drift.end()
 
     def _count(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         outcomes = sample.outcomes
