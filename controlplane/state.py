@@ -240,7 +240,7 @@ class Fleet:
         factor = agreed([each.drift.lasting for each in alike if each.drift.seen(now)])
         if factor == 1.0:
             return
-        worker.latency.scale(factor)
+        worker.latency.scale(factor, now)
         for each in alike:
             each.believed = None
             each.drift.end()
