@@ -223,8 +223,7 @@ class Fleet:
         self._settle(worker, now)
         if sample.starting or sample.window_s <= 0:
             return
-        budgets = zip(sample.budget_at_arrival.upper_bound_ms, sample.budget_at_arrival.count, strict=False)
-        worker.demand.record(sample.window_s, sample.headers, sample.arrived_rows, list(budgets), now)
+        worker.demand.record(sample.window_s, sample.headers, sample.arrived_rows, _budgets(sample), now)
         # Only where one thread runs all of an execution is the rest of the CPU time known.
         complete = sample.executions_rest == 0 and all(e.threads == 1 for e in sample.executions)
         if sample.arrivals >= 1 and len(sample.executions) >= 1 and complete:
@@ -272,6 +271,12 @@ def _compare(worker: Worker, rows: int, threads: int, work_s: float, busy: float
         return
     alone_s = work_s / (1 + believed.kappa * (max(1.0, busy) - 1))
     worker.drift.observe(alone_s, believed.mean(rows, threads), believed.upper(rows, threads), now)
+
+
+def _budgets(sample: control_pb2.Sample) -> list[tuple[float, int]]:
+    """Upper bounds in ms, and how many requests arrived with less; the last bound is infinite."""
+    budgets = sample.budget_at_arrival
+    return list(zip((*budgets.upper_bound_ms, math.inf), budgets.count, strict=False))
 
 
 def allocation_of(message: control_pb2.Allocation) -> Allocation:

@@ -144,6 +144,18 @@ def test_absurd_hellos_are_refused_by_field(field, absurd):
     check_hello(hello())
 
 
+def test_requests_with_more_time_than_any_bound_count_as_well():
+    fleet, worker = fleet_of_one()
+    for second in range(60):
+        budgets = pb.Histogram(upper_bound_ms=[1000, 64_000], count=[0, 1, 9])
+        arrived = sample(window_s=1.0, headers=10, arrivals=10, arrived_rows=20, budget_at_arrival=budgets)
+        fleet.record(worker, arrived, float(second))
+    found = worker.demand.estimate()
+    assert found.rate == pytest.approx(10)
+    assert found.rows_per_request == pytest.approx(2)
+    assert found.budgets == pytest.approx(((32.5, 0.1), (64.0, 0.9)))
+
+
 def test_silent_and_starting_workers_are_not_planned():
     fleet, worker = fleet_of_one()
     fleet.record(worker, sample(), 1.0)
