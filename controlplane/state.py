@@ -10,7 +10,7 @@ from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
 from controlplane.drift import MATURE, Drift, agreed
 from controlplane.governor import Governor
-from controlplane.latency import UPPER, LatencyModel
+from controlplane.latency import MOST_ROWS, MOST_THREADS, UPPER, LatencyModel
 from controlplane.resize import NONE, Allocation, Resize, Version, next_term
 from controlplane.stretch import throttled, work_of
 from protos import control_pb2
@@ -27,7 +27,6 @@ _MAX_COUNT = 1_000_000
 _MAX_MS = 3_600_000.0
 _MAX_NAME = 256
 _MAX_SLOTS = 1024
-_MAX_BATCH = 65_536
 _MAX_MILLICORES = 10_000_000
 _MAX_VERSION = 1 << 62
 
@@ -192,7 +191,7 @@ class Fleet:
 
     def record(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         """Learn from a sample. Raises AbsurdReportError, having changed nothing."""
-        check(sample)
+        check(sample, worker.hello)
         worker.last_seen_at = now
         worker.starting = sample.starting
         worker.sample = sample
@@ -212,9 +211,11 @@ class Fleet:
             worker.drift.end()  # for all that is known its cause is gone
         millicores = sample.usage.quota_millicores or sample.allocation.cpu_millicores
         for execution in sample.executions:
-            if execution.mixed:
-                continue
             rows, threads, busy = execution.rows, execution.threads, execution.busy
+            # Of more than it can have run: of a model that it had before, or of none.
+            beyond = rows > worker.hello.max_batch or threads > worker.hello.max_threads
+            if execution.mixed or beyond:
+                continue
             work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
             if not throttled(threads, busy, millicores):
                 _compare(worker, rows, threads, work_s, busy, now)
@@ -305,19 +306,24 @@ def check_hello(hello: control_pb2.Hello) -> None:
         value = getattr(hello, name)
         if not 0 < len(value) <= _MAX_NAME:
             raise AbsurdReportError(f"hello.{name}: expected 1 to {_MAX_NAME} characters, got {len(value)}")
-    for name, most in (("max_instances", _MAX_SLOTS), ("max_threads", _MAX_SLOTS), ("max_batch", _MAX_BATCH)):
+    # Tables are as large as these say.
+    for name, most in (
+        ("max_instances", _MAX_SLOTS),
+        ("max_threads", MOST_THREADS),
+        ("max_batch", MOST_ROWS),
+    ):
         _within(f"hello.{name}", getattr(hello, name), 1, most)
     allocation = hello.allocation
     _within("hello.allocation.cpu_millicores", allocation.cpu_millicores, 1, _MAX_MILLICORES)
     _within("hello.allocation.instances", allocation.instances, 1, _MAX_SLOTS)
-    _within("hello.allocation.threads", allocation.threads, 1, _MAX_SLOTS)
-    _within("hello.allocation.max_batch", allocation.max_batch, 1, _MAX_BATCH)
+    _within("hello.allocation.threads", allocation.threads, 1, hello.max_threads)
+    _within("hello.allocation.max_batch", allocation.max_batch, 1, hello.max_batch)
     _within("hello.applied.term", hello.applied.term, 0, _MAX_VERSION)
     _within("hello.applied.epoch", hello.applied.epoch, 0, _MAX_VERSION)
 
 
-def check(sample: control_pb2.Sample) -> None:
-    """Raises AbsurdReportError for numbers that no worker can mean."""
+def check(sample: control_pb2.Sample, hello: control_pb2.Hello) -> None:
+    """Raises AbsurdReportError for numbers that no worker can mean, or not the one that said `hello`."""
     _within("window_s", sample.window_s, 0, _MAX_MS / 1000)
     for name in ("headers", "arrivals", "arrived_rows", "waiting_rest", "executions_rest"):
         _within(name, getattr(sample, name), 0, _MAX_COUNT)
@@ -334,6 +340,10 @@ def check(sample: control_pb2.Sample) -> None:
     _all_within("running.elapsed_ms", (r.elapsed_ms for r in sample.running), 0, _MAX_MS)
     _all_within("running.rows", (r.rows for r in sample.running), 1, _MAX_COUNT)
     _all_within("budget_at_arrival.upper_bound_ms", sample.budget_at_arrival.upper_bound_ms, 0, _MAX_MS)
+    _all_within("budget_at_arrival.count", sample.budget_at_arrival.count, 0, _MAX_COUNT)
+    # Of each request its budget and its rows are counted at once.
+    complete = sum(count for _, count in _budgets(sample))
+    _within("arrived_rows", sample.arrived_rows, 0, hello.max_batch * complete)
     _within("usage.cpu_s", sample.usage.cpu_s, 0, _MAX_MS)
     _within("usage.throttled_s", sample.usage.throttled_s, 0, _MAX_MS)
 

@@ -3,6 +3,7 @@
 import pytest
 
 from controlplane.governor import Governor
+from controlplane.latency import MOST_ROWS, MOST_THREADS
 from controlplane.resize import Resize
 from controlplane.state import AbsurdReportError, Fleet, Host, check_hello
 from protos import control_pb2 as pb
@@ -48,6 +49,24 @@ def test_executions_that_a_change_fell_into_teach_nothing():
         run = pb.Execution(rows=1, threads=1, wall_ms=7, cpu_ms=7, busy=1, mixed=True)
         fleet.record(worker, sample(executions=[run]), float(second))
     assert worker.latency.mean(1, 1) == before
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(9, 1), (1, 5)])
+def test_executions_of_more_than_a_worker_can_run_teach_nothing(rows, threads):
+    fleet, worker = fleet_of_one()
+    run = pb.Execution(rows=rows, threads=threads, wall_ms=7, cpu_ms=7, busy=1)
+    fleet.record(worker, sample(executions=[run]), 1.0)
+    assert not worker.latency.known
+    run = pb.Execution(rows=8, threads=4, wall_ms=7, cpu_ms=7, busy=1)
+    fleet.record(worker, sample(executions=[run]), 1.0)
+    assert set(worker.latency.cells) == {(8, 4)}
+
+
+def test_a_request_has_no_more_rows_than_its_worker_takes():
+    fleet, worker = fleet_of_one()
+    budgets = pb.Histogram(upper_bound_ms=[500], count=[2, 1])
+    fleet.record(worker, sample(arrivals=3, arrived_rows=24, budget_at_arrival=budgets), 1.0)
+    assert worker.demand.estimate().rows_per_request == 8
 
 
 def test_cores_used_are_the_mean_of_the_last_second():
@@ -103,6 +122,17 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
         ("waiting.remaining_ms", {"waiting": [pb.Waiting(remaining_ms=float("nan"), rows=1)]}),
         ("running.elapsed_ms", {"running": [pb.Running(elapsed_ms=1e18, rows=1, threads=1)]}),
         ("usage.cpu_s", {"usage": pb.Usage(cpu_s=float("nan"))}),
+        # Nothing came, or one request of more rows than the model takes.
+        ("arrived_rows", {"arrivals": 1, "arrived_rows": 1}),
+        (
+            "arrived_rows",
+            {
+                "arrivals": 1,
+                "arrived_rows": 9,
+                "budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[1]),
+            },
+        ),
+        ("budget_at_arrival.count", {"budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[10**9])}),
     ],
 )
 def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
@@ -126,7 +156,16 @@ def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
         ("hello.service", {"service": ""}),
         ("hello.worker_id", {"worker_id": "w" * 1000}),
         ("hello.max_instances", {"max_instances": 0}),
-        ("hello.max_batch", {"max_batch": 2**31}),
+        ("hello.max_threads", {"max_threads": MOST_THREADS + 1}),
+        ("hello.max_batch", {"max_batch": MOST_ROWS + 1}),
+        (
+            "hello.allocation.threads",
+            {"allocation": pb.Allocation(cpu_millicores=1000, instances=1, threads=5, max_batch=1)},
+        ),
+        (
+            "hello.allocation.max_batch",
+            {"allocation": pb.Allocation(cpu_millicores=1000, instances=1, threads=1, max_batch=9)},
+        ),
         (
             "hello.allocation.cpu_millicores",
             {"allocation": pb.Allocation(instances=1, threads=1, max_batch=1)},
