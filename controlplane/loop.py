@@ -120,11 +120,11 @@ class ControlLoop:
             for worker, assignment in zip(workers, plan.assignments, strict=True)
         ]
         full = crowded(changes, self._available(host, workers)[0])
-        for worker, assignment in zip(workers, plan.assignments, strict=True):
+        for worker, state, assignment in zip(workers, made.services, plan.assignments, strict=True):
             # It may have gone, or come back as another, while the plan was made.
             session = self._sessions.get(worker.worker_id)
             if session is not None and session.worker is worker:
-                await self._govern(session, assignment, plan.host_full, full)
+                await self._govern(session, state, assignment, plan.host_full, full)
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
@@ -255,7 +255,12 @@ class ControlLoop:
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan)
 
     async def _govern(
-        self, session: Session, assignment: planner.Assignment, host_full: bool, full: bool
+        self,
+        session: Session,
+        state: planner.ServiceState,
+        assignment: planner.Assignment,
+        host_full: bool,
+        full: bool,
     ) -> None:
         worker, now = session.worker, self._clock()
         current = worker.allocation
@@ -267,13 +272,13 @@ class ControlLoop:
             worker.failure = ""  # nothing is left to write
         # What its owner refuses may never come about: a smaller plan must not wait for it.
         settled = not worker.resize.pending or worker.resize.overdue or bool(worker.failure)
-        cannot_stay = governor.urgent(assignment.reasons.spared, worker.demand.estimate().rate)
+        cannot_stay = governor.urgent(assignment.reasons.spared, state.planned_demand.rate)
         verdict = worker.governor.decide(
             current, planned, now, settled=settled, crowded=full, urgent=cannot_stay
         )
         if verdict is None:
             return
-        reason = status.reason(assignment, worker)
+        reason = status.reason(assignment, worker, state.reserve)
         version = self.fleet.next_version(worker)
         estimate = worker.demand.estimate()
         decision = Decision(

@@ -70,14 +70,15 @@ def allocation_of(configuration: Configuration) -> Allocation:
     )
 
 
-def reason(assignment: Assignment, worker: Worker) -> str:
-    """Why this much, in a line for people."""
+def reason(assignment: Assignment, worker: Worker, reserve: float) -> str:
+    """Why this much, in a line for people; `reserve` is the share that was planned for beyond the demand."""
     estimate, reasons = worker.demand.estimate(), assignment.reasons
     match reasons.bound:
         case Bound.FLOOR:
             why = "the least allowed is enough"
         case Bound.THROUGHPUT:
-            why = f"needed to keep up with {estimate.rate:.1f} requests/s"
+            more = f" and a reserve of {reserve:.0%}" if reserve else ""
+            why = f"needed to keep up with {estimate.rate:.1f} requests/s{more}"
         case Bound.QUEUE:
             why = f"{worker.queue_depth} waiting would miss their deadlines with less"
         case Bound.BUDGET:
@@ -197,6 +198,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         others_millicores=sum(planned) - planned[index],
         latency_known=service.latency.known,
         curve_error=service.latency.residual,
+        drift=service.slower,
     )
 
 

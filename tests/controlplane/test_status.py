@@ -6,6 +6,7 @@ from controlplane import config, status
 from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
 from controlplane.operation import Waiting, operations
+from controlplane.planner import Assignment, Bound, Configuration, Reasons
 from controlplane.resize import NONE, Allocation, Resize, SendDirective
 from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
@@ -60,3 +61,11 @@ def test_what_takes_longer_meets_more_stand_stills_of_its_quota():
     planned = operations(status.service_state(worker, ServicePolicy(), Config()), 500, 1.0)
     assert planned.shapes.millicores[0] == 500
     assert 1000 * planned.shapes.upper_s[0, 0] == pytest.approx(10.8)
+
+
+def test_a_reason_names_the_reserve_that_was_planned_for():
+    _, worker = attached()
+    assignment = Assignment(Configuration(1100, 1, 1, 1), Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
+    words = "needed to keep up with 0.0 requests/s"
+    assert status.reason(assignment, worker, 0.0).startswith(f"{words} (")
+    assert status.reason(assignment, worker, 0.25).startswith(f"{words} and a reserve of 25% (")
