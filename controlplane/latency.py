@@ -163,7 +163,8 @@ class LatencyModel:
                 return self._fitted
             rows, threads = max(rows, known_rows), max(threads, known_threads)
         # Twice as much as asked for, so that asking row by row does not fit every time.
-        self._fitted = self._compute(1 << rows.bit_length(), 1 << (threads - 1).bit_length())
+        most = max(rows, MOST_ROWS)
+        self._fitted = self._compute(min(1 << rows.bit_length(), most), 1 << (threads - 1).bit_length())
         return self._fitted
 
     def _compute(self, rows: int, threads: int) -> _Fitted:
