@@ -2,8 +2,13 @@
 
 import math
 from collections import deque
+from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
+
+from controlplane.cell import HALF_LIFE_S
+from controlplane.latency import UPPER
 
 # Recent executions of a size that have to be known before one of it is compared: so many outweigh what a profile told.
 MATURE = 64
@@ -16,18 +21,24 @@ LEAST_SPREAD = 0.1
 NEWEST = 32
 MARGIN_QUANTILE = 0.95
 OVER = LEAST_SPREAD  # up to this ratio, as a logarithm, it is no change
+# A longer time without an execution that could be compared counts as so much: nobody knows what was in it.
+UNSEEN_S = 10.0
 
 
 class Drift:
     """Of one worker, against what its model is believed to take.
 
     While it lasts work takes `slower` times what is believed in the mean, and `wider` times the upper estimate; both
-    are 1 otherwise. What an execution took, over `slower`, is what tells of the model.
+    are 1 otherwise. What an execution took, over `slower`, is what tells of the model. `quantile` is that of the
+    upper estimates.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quantile: float = UPPER) -> None:
+        self._sigmas = NormalDist().inv_cdf(quantile)  # from the mean to the upper estimate
         self.slower = self.wider = 1.0
         self.began_at: float | None = None  # None: there is none
+        self._seen_at = -math.inf
+        self._seen_s = 0.0  # how long of it
         self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
         self._sums = [0.0, 0.0]  # of what was slower, of what was faster
         self._since = [0, 0]  # executions since each was zero
@@ -36,10 +47,12 @@ class Drift:
         """An execution took `work_s` with none beside it, of which `mean_s` and `upper_s` were believed."""
         ratio, above = math.log(work_s / mean_s), math.log(work_s / upper_s)
         self._newest.append((ratio, above))
+        unseen_s, self._seen_at = now - self._seen_at, now
         if self.began_at is not None:
+            self._seen_s += min(unseen_s, UNSEEN_S)
             self._follow()
             return
-        scores = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / 1.645)
+        scores = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
         for side, score in enumerate((scores, -scores)):
             self._sums[side] = max(0.0, self._sums[side] + max(-MOST, min(MOST, score)) - ALLOWED[side])
             self._since[side] = self._since[side] + 1 if self._sums[side] > 0 else 0
@@ -54,8 +67,18 @@ class Drift:
         """Begin anew: what is believed has become another."""
         self.slower = self.wider = 1.0
         self.began_at = None
+        self._seen_s = 0.0
         self._newest.clear()
         self._sums, self._since = [0.0, 0.0], [0, 0]
+
+    def seen(self, now: float) -> bool:
+        """Whether any execution of the last half-life could be compared."""
+        return now - self._seen_at < HALF_LIFE_S
+
+    @property
+    def lasting(self) -> float:
+        """`slower`, once it has been seen for a half-life; 1 until then."""
+        return self.slower if self._seen_s >= HALF_LIFE_S else 1.0
 
     def _follow(self) -> None:
         ratios, above = np.array(self._newest).T
@@ -67,3 +90,8 @@ class Drift:
             self.slower = math.exp(level)
             margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
             self.wider = max(self.slower, math.exp(margin))
+
+
+def agreed(ratios: Sequence[float]) -> float:
+    """What all of `ratios`, at least one, say at the least: the one nearest to 1, which is 1 if they contradict."""
+    return max(1.0, min(ratios)) * min(1.0, max(ratios))

@@ -66,6 +66,7 @@ class LatencyModel:
         self.hopeful = hopeful
         self._cells = dict(cells)
         self._now = max((max(cell.at) for cell in self._cells.values()), default=-math.inf)
+        self.scaled_at = -math.inf  # when all cells were changed
         self._fitted: _Fitted | None = None
 
     def __repr__(self) -> str:
@@ -111,10 +112,11 @@ class LatencyModel:
         cell = self._cells.get((rows, threads))
         return 0 if cell is None else sum(at > self._now - HALF_LIFE_S / 2 for at in cell.at)
 
-    def scale(self, factor: float) -> None:
+    def scale(self, factor: float, now: float) -> None:
         """Believe that all took so many times what they did: the machine has become another."""
         for cell in self._cells.values():
             cell.scale(factor)
+        self.scaled_at = now
         self._fitted = None
 
     @property
@@ -161,7 +163,8 @@ class LatencyModel:
                 return self._fitted
             rows, threads = max(rows, known_rows), max(threads, known_threads)
         # Twice as much as asked for, so that asking row by row does not fit every time.
-        self._fitted = self._compute(1 << rows.bit_length(), 1 << (threads - 1).bit_length())
+        most = max(rows, MOST_ROWS)
+        self._fitted = self._compute(min(1 << rows.bit_length(), most), 1 << (threads - 1).bit_length())
         return self._fitted
 
     def _compute(self, rows: int, threads: int) -> _Fitted:

@@ -120,11 +120,11 @@ class ControlLoop:
             for worker, assignment in zip(workers, plan.assignments, strict=True)
         ]
         full = crowded(changes, self._available(host, workers)[0])
-        for worker, assignment in zip(workers, plan.assignments, strict=True):
+        for worker, state, assignment in zip(workers, made.services, plan.assignments, strict=True):
             # It may have gone, or come back as another, while the plan was made.
             session = self._sessions.get(worker.worker_id)
             if session is not None and session.worker is worker:
-                await self._govern(session, assignment, plan.host_full, full)
+                await self._govern(session, state, assignment, plan.host_full, full)
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
@@ -158,15 +158,13 @@ class ControlLoop:
         if session.closed:
             return
         worker, now = session.worker, self._clock()
-        drifted = worker.drift.began_at
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
             self._metrics.samples_refused.labels(worker.service).inc()
             session.complain("sample refused", str(error))
             return
-        if worker.drift.began_at != drifted:
-            session.tell_drift()
+        session.tell_drift()
         if not sample.starting:
             session.perform(worker.resize.warm(now))
         session.perform(worker.resize.acknowledged(version_of(sample.acknowledged), now))
@@ -226,7 +224,12 @@ class ControlLoop:
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
 
     async def _govern(
-        self, session: Session, assignment: planner.Assignment, host_full: bool, full: bool
+        self,
+        session: Session,
+        state: planner.ServiceState,
+        assignment: planner.Assignment,
+        host_full: bool,
+        full: bool,
     ) -> None:
         worker, now = session.worker, self._clock()
         current = worker.allocation
@@ -238,7 +241,7 @@ class ControlLoop:
             worker.failure = ""  # nothing is left to write
         # What its owner refuses may never come about: a smaller plan must not wait for it.
         settled = not worker.resize.pending or worker.resize.overdue or bool(worker.failure)
-        cannot_stay = governor.urgent(assignment.reasons.spared, worker.arrival_rate)
+        cannot_stay = governor.urgent(assignment.reasons.spared, state.planned_demand.rate)
         verdict = worker.governor.decide(
             current, planned, now, settled=settled, crowded=full, urgent=cannot_stay
         )
@@ -251,7 +254,7 @@ class ControlLoop:
             before=current,
             after=verdict.allocation,
             action=verdict.action.value,
-            reason=status.reason(assignment, worker),
+            reason=status.reason(assignment, worker, state.reserve),
             arrival_rate=worker.arrival_rate,
             queue_depth=worker.queue_depth,
             expected_misses=assignment.reasons.expected_misses,

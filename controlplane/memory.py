@@ -78,7 +78,7 @@ class Memory:
             CellRecord(digest, rows, threads, epoch_s + cell.at[-1], cell.pack(epoch_s))
             for digest, model in models.items()
             for (rows, threads), cell in model.cells.items()
-            if cell.at[-1] >= self._kept_at
+            if max(cell.at[-1], model.scaled_at) >= self._kept_at
         ]
         if not learned:
             return

@@ -154,8 +154,8 @@ def operations(
     whole = rows == np.ceil(requests * demand.rows_per_request - 1e-9)
     millicores, instances, threads = _columns(service.limits, host_millicores)
     grid = model.grid(service.limits.max_threads, longest)
-    mean_s, upper_s = walls(model, grid, millicores, instances, threads, service.period_s)
-    mean_s, upper_s = mean_s * service.slower, upper_s * service.wider
+    drift = service.slower, service.wider
+    mean_s, upper_s = walls(model, grid, millicores, instances, threads, service.period_s, *drift)
     means, uppers = grid[0] * service.slower, grid[1] * service.wider
     mean, upper = (work[threads[:, 0] - 1] for work in (means, uppers))
     # Threads divide the work and add none, but for what they wait for each other.

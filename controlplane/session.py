@@ -79,6 +79,7 @@ class Session:
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
+        self._drifted_at: float | None = None  # when the drift that was told of began
         self._about_to_look = False
 
     def close(self) -> None:
@@ -152,8 +153,11 @@ class Session:
         self._complaints = {cause for cause in self._complaints if cause[0] != event}
 
     def tell_drift(self) -> None:
-        """Log that the worker has become slower or faster than its model says, or no longer is."""
+        """Log that the worker has become slower or faster than its model says, or no longer is; once."""
         worker, drift = self.worker, self.worker.drift
+        if drift.began_at == self._drifted_at:
+            return
+        self._drifted_at = drift.began_at
         names = {"worker": worker.worker_id, "service": worker.service}
         if drift.began_at is None:
             log.info("drift ended", **names)

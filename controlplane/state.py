@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.allocation import NONE, Allocation, Version, next_term
-from controlplane.cell import HALF_LIFE_S, Cell
+from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
-from controlplane.drift import MATURE, Drift
+from controlplane.drift import MATURE, Drift, agreed
 from controlplane.governor import Governor
 from controlplane.latency import UPPER, LatencyModel
-from controlplane.reports import allocation_of, check_sample, version_of
+from controlplane.reports import allocation_of, budgets_of, check_sample, version_of
 from controlplane.resize import Resize
 from controlplane.stretch import throttled, work_of
 from protos import control_pb2
@@ -174,6 +174,7 @@ class Fleet:
             request_overhead_s=self._default_overhead_s,
             host=host,
             term=term,
+            drift=Drift(self._latency_quantile),
         )
         self.workers[hello.worker_id] = worker
         return worker
@@ -185,7 +186,7 @@ class Fleet:
 
     def record(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         """Learn from a sample. Raises AbsurdReportError, having changed nothing."""
-        check_sample(sample)
+        check_sample(sample, worker.hello)
         worker.last_seen_at = now
         worker.starting = sample.starting
         worker.sample = sample
@@ -201,11 +202,15 @@ class Fleet:
         ]
 
     def _learn(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
+        if not worker.drift.seen(now):
+            worker.drift.end()  # for all that is known its cause is gone
         millicores = sample.usage.quota_millicores or sample.allocation.cpu_millicores
         for execution in sample.executions:
-            if execution.mixed:
-                continue
             rows, threads, busy = execution.rows, execution.threads, execution.busy
+            # Of more than it can have run: of a model that it had before, or of none.
+            beyond = rows > worker.hello.max_batch or threads > worker.hello.max_threads
+            if execution.mixed or beyond:
+                continue
             work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
             if not throttled(threads, busy, millicores):
                 _compare(worker, rows, threads, work_s, busy, now)
@@ -214,8 +219,7 @@ class Fleet:
         self._settle(worker, now)
         if sample.starting or sample.window_s <= 0:
             return
-        budgets = zip(sample.budget_at_arrival.upper_bound_ms, sample.budget_at_arrival.count, strict=False)
-        worker.demand.record(sample.window_s, sample.headers, sample.arrived_rows, list(budgets), now)
+        worker.demand.record(sample.window_s, sample.headers, sample.arrived_rows, budgets_of(sample), now)
         # Only where one thread runs all of an execution is the rest of the CPU time known.
         complete = sample.executions_rest == 0 and all(e.threads == 1 for e in sample.executions)
         if sample.arrivals >= 1 and len(sample.executions) >= 1 and complete:
@@ -224,14 +228,17 @@ class Fleet:
             worker.request_overhead_s += _OVERHEAD_GAIN * (overhead - worker.request_overhead_s)
 
     def _settle(self, worker: Worker, now: float) -> None:
-        """What has lasted for a half-life is how it is, where no other worker says something else."""
-        drift = worker.drift
-        if drift.began_at is None or now - drift.began_at < HALF_LIFE_S:
+        """What has lasted for a half-life is how it is, as far as all workers say so that can tell."""
+        if worker.drift.lasting == 1.0:
             return
-        if all(other is worker or other.latency is not worker.latency for other in self.workers.values()):
-            worker.latency.scale(drift.slower)
-            worker.believed = None
-            drift.end()
+        alike = [each for each in self.workers.values() if each.latency is worker.latency]
+        factor = agreed([each.drift.lasting for each in alike if each.drift.seen(now)])
+        if factor == 1.0:
+            return
+        worker.latency.scale(factor, now)
+        for each in alike:
+            each.believed = None
+            each.drift.end()
 
     def _count(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         outcomes = sample.outcomes

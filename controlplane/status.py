@@ -81,14 +81,15 @@ def allocation_of(configuration: Configuration) -> Allocation:
     )
 
 
-def reason(assignment: Assignment, worker: Worker) -> str:
-    """Why this much, in a line for people."""
+def reason(assignment: Assignment, worker: Worker, reserve: float) -> str:
+    """Why this much, in a line for people; `reserve` is the share that was planned for beyond the demand."""
     estimate, reasons = worker.demand.estimate(), assignment.reasons
     match reasons.bound:
         case Bound.FLOOR:
             why = "the least allowed is enough"
         case Bound.THROUGHPUT:
-            why = f"needed to keep up with {estimate.rate:.1f} requests/s"
+            more = f" and a reserve of {reserve:.0%}" if reserve else ""
+            why = f"needed to keep up with {estimate.rate:.1f} requests/s{more}"
         case Bound.QUEUE:
             why = f"{worker.queue_depth} waiting would miss their deadlines with less"
         case Bound.BUDGET:
@@ -111,6 +112,8 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
         allocation.instances,
         allocation.threads,
         period_s,
+        drift.slower,
+        drift.wider,
     )
     return pb.Directive(
         version=pb.Version(term=action.version.term, epoch=action.version.epoch),
@@ -118,9 +121,9 @@ def directive(worker: Worker, action: SendDirective, period_s: float, *, pace: b
         predictions=[
             pb.Prediction(
                 rows=rows,
-                mean_ms=1000 * float(mean_s[rows - 1]) * drift.slower,
+                mean_ms=1000 * float(mean_s[rows - 1]),
                 low_ms=1000 * table.low[rows] * drift.slower,
-                high_ms=1000 * float(upper_s[rows - 1]) * drift.wider,
+                high_ms=1000 * float(upper_s[rows - 1]),
             )
             for rows in range(1, allocation.max_batch + 1)
         ],
@@ -207,6 +210,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         others_millicores=sum(planned) - planned[index],
         latency_known=service.latency.known,
         curve_error=service.latency.residual,
+        drift=service.slower,
     )
 
 

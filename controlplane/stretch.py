@@ -56,27 +56,39 @@ def walls(
     instances: Integers,
     threads: Integers,
     period_s: float,
+    slower: float = 1.0,
+    wider: float = 1.0,
 ) -> tuple[Floats, Floats]:
     """Wall time of executions with all slots busy, [shape, rows - 1]: mean and upper quantile.
 
     `grid` is the model's, of at least the threads of any shape, and of the rows that are asked for. Of each shape the
-    quota, instances and threads are a column [shape, 1].
+    quota, instances and threads are a column [shape, 1]. Work takes `slower` times the mean that is believed, and
+    `wider` times the upper estimate: longer work meets more of the quota's stand-stills.
     """
     mean, upper = (work[threads[:, 0] - 1] for work in grid)
     crowd = 1 + model.kappa * (instances - 1)
     runnable = instances * at_work(grid[0][0], mean, threads)
     return (
-        stretched_mean(mean * crowd, runnable, millicores),
-        stretched_upper(upper * crowd, runnable, millicores, period_s, model.quantile),
+        stretched_mean(slower * mean * crowd, runnable, millicores),
+        stretched_upper(wider * upper * crowd, runnable, millicores, period_s, model.quantile),
     )
 
 
 def walls_of(
-    model: LatencyModel, longest: int, millicores: int, instances: int, threads: int, period_s: float
+    model: LatencyModel,
+    longest: int,
+    millicores: int,
+    instances: int,
+    threads: int,
+    period_s: float,
+    slower: float = 1.0,
+    wider: float = 1.0,
 ) -> tuple[Floats, Floats]:
     """The same of one shape, [rows - 1] up to `longest` rows."""
     one = np.array([[millicores], [instances], [threads]])[:, :, None]
-    mean_s, upper_s = walls(model, model.grid(threads, longest), one[0], one[1], one[2], period_s)
+    mean_s, upper_s = walls(
+        model, model.grid(threads, longest), one[0], one[1], one[2], period_s, slower, wider
+    )
     return mean_s[0], upper_s[0]
 
 

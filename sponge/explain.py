@@ -113,7 +113,8 @@ def _bound(seen: pb.Seen, choice: pb.Choice) -> str:
             least = min(seen.min_millicores, seen.max_millicores, seen.host_millicores)
             return f"{_cores(least)} is the least that is allowed, and enough"
         case "throughput":
-            return f"less would not keep up with {_rate(seen)}"
+            reserve = f" and a reserve of {seen.reserve:.0%}" if seen.reserve else ""
+            return f"less would not keep up with {_rate(seen)}{reserve}"
         case "queue":
             return f"with less, more of the {seen.waiting} waiting would miss their deadlines"
         case "budget":
@@ -140,7 +141,9 @@ def _seen(seen: pb.Seen, choice: pb.Choice) -> Iterator[str]:
     lost = f"; {choice.lost:.1f} are lost whatever is done" * (choice.lost >= _NOTHING)
     yield f"  queue      {seen.waiting} waiting{due}{lost}; {seen.running} running"
     if choice.HasField("service_time"):
-        yield f"  execution  {_execution(choice.service_time)}; {_basis(seen, choice.service_time)}"
+        drift = seen.drift or 1.0  # a control plane of before tells of none
+        late = f"; of late they take {drift:.2f} × what is believed of the model" * (drift != 1.0)
+        yield f"  execution  {_execution(choice.service_time)}; {_basis(seen, choice.service_time)}{late}"
     yield (
         f"  limits     {seen.min_millicores / 1000:.2f} to {_cores(seen.max_millicores)}, {_slots(seen)}, "
         f"batches of up to {seen.max_batch}; weight {seen.weight:g}"

@@ -87,6 +87,22 @@ async def test_numbers_and_words_of_a_busy_worker(plane, capsys):
         assert f"Why not more: {larger.allocation.cpu_millicores / 1000:.2f} cores would save" in printed
 
 
+async def test_a_drift_is_told_with_the_time_that_it_is_in(plane, capsys):
+    worker = await FakeWorker.attach(plane)
+    async with answering(plane) as address:
+        for _ in range(6):
+            await worker.second(5)
+        for _ in range(12):
+            await worker.second(20)
+        assert (await explained(address)).seen.drift == 1.0
+        await worker.second(20, wall_ms=200.0)
+        found = await explained(address)
+        assert found.seen.drift == pytest.approx(2.0)
+        assert found.choice.service_time.mean_ms >= 200
+        assert await asked(address, "vision") == 0
+    assert "; of late they take 2.00 × what is believed of the model" in capsys.readouterr().out
+
+
 async def test_the_host_is_named_where_there_are_several(capsys):
     actuator = FakeActuator({"w": Quota(1100), "v": Quota(1100)})
     actuator.hosts = {"w": "near", "v": "elsewhere"}
@@ -313,6 +329,13 @@ def test_every_bound_has_its_words(bound, words):
         service="s", worker_id="w", state="planned", seen=seen, choice=pb.Choice(bound=bound)
     )
     assert f"Bound by {bound}: {words}." in list(explain.lines(found))
+
+
+def test_a_reserve_is_a_part_of_what_is_kept_up_with():
+    seen = pb.Seen(arrival_rate=12, rate_error=0.5, reserve=0.25)
+    found = pb.Explanation(state="planned", seen=seen, choice=pb.Choice(bound="throughput"))
+    words = "less would not keep up with 12.0 ± 0.5 requests/s and a reserve of 25%"
+    assert f"Bound by throughput: {words}." in list(explain.lines(found))
 
 
 @pytest.mark.parametrize(

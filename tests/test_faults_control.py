@@ -41,6 +41,10 @@ async def test_a_worker_that_claims_the_whole_host(subject: Subject, tmp_path: P
     assert (await liar.plausible(subject, tmp_path, 2.0, Lie.GIANT)).broken == []
 
 
+async def test_a_worker_that_says_it_runs_as_much_as_any_may(subject: Subject, tmp_path: Path) -> None:
+    assert (await liar.plausible(subject, tmp_path, 2.0, Lie.WIDE)).broken == []
+
+
 @pytest.mark.skipif(clock.library() is None, reason="libfaketime is not installed: apt-get install faketime")
 async def test_a_clock_that_is_stepped(subject: Subject, tmp_path: Path) -> None:
     assert (await clock.stepped(subject, tmp_path, seconds=2.0)).broken == []

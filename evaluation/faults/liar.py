@@ -5,13 +5,16 @@ import enum
 import itertools
 import math
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from controlplane.latency import MOST_ROWS, MOST_THREADS
 from core.cgroup import Cgroup
+from dataplane.telemetry import BOUNDS_MS
 from dataplane.uplink import Uplink
 from evaluation.embedded import CONTROL
 from evaluation.experiment.reporter import Reporter
@@ -56,6 +59,13 @@ def _execution_negative(sample: pb.Sample) -> None:
     sample.executions.add(rows=1, threads=1, wall_ms=-5.0, busy=1.0)
 
 
+def _rows_million(sample: pb.Sample) -> None:
+    sample.headers = sample.arrivals = 1
+    sample.arrived_rows = 10**6
+    sample.budget_at_arrival.ClearField("count")
+    sample.budget_at_arrival.count.append(1)
+
+
 def _budget_nan(sample: pb.Sample) -> None:
     sample.budget_at_arrival.upper_bound_ms.append(math.nan)
 
@@ -65,7 +75,12 @@ def _cpu_negative(sample: pb.Sample) -> None:
 
 
 def _crowd(sample: pb.Sample) -> None:
-    sample.headers = sample.arrivals = sample.arrived_rows = round(1e6 * sample.window_s)
+    sample.headers = sample.arrivals = sample.arrived_rows = crowd = round(1e6 * sample.window_s)
+    sample.budget_at_arrival.count[bisect_left(BOUNDS_MS, 500.0)] = crowd
+
+
+def _wide(sample: pb.Sample) -> None:
+    sample.executions.add(rows=MOST_ROWS, threads=MOST_THREADS, wall_ms=500.0, cpu_ms=500.0, busy=1.0)
 
 
 def _starting(sample: pb.Sample) -> None:
@@ -84,6 +99,7 @@ ABSURD: Sequence[Callable[[pb.Sample], None]] = (
     _waiting_billion,
     _execution_nan,
     _execution_negative,
+    _rows_million,
     _budget_nan,
     _cpu_negative,
 )
@@ -96,6 +112,7 @@ class Lie(enum.Enum):
     SLOW = "executions of a third of a second, and six of them a second"
     QUEUE = "a thousand requests waiting, due in a moment"
     GIANT = "ten thousand cores in use while it starts, for ever"
+    WIDE = "executions of as many rows, on as many threads, as any worker may have"
 
 
 class Liar:
@@ -110,11 +127,13 @@ class Liar:
         self.sent = 0
 
     def hello(self) -> pb.Hello:
-        """As that of the reporter, but of a giant."""
+        """As that of the reporter, but of a giant, or of one that is wide."""
         hello = self._reporter.hello()
         if self._lie is Lie.GIANT:
             hello.starting = True
             hello.allocation.cpu_millicores = 10_000_000
+        if self._lie is Lie.WIDE:
+            hello.max_threads, hello.max_batch = MOST_THREADS, MOST_ROWS
         return hello
 
     def sample(self, *, distress: bool) -> pb.Sample:
@@ -242,7 +261,9 @@ def _liar(group: Cgroup, lie: Lie | None) -> Liar:
         slack_s=slack_s,
         cgroup_path=str(group.cpu),
     )
-    ways = {None: ABSURD, Lie.CROWD: (_crowd,), Lie.GIANT: (_starting,)}.get(lie, (_as_it_is,))
+    ways = {None: ABSURD, Lie.CROWD: (_crowd,), Lie.GIANT: (_starting,), Lie.WIDE: (_wide,)}.get(
+        lie, (_as_it_is,)
+    )
     return Liar(reporter, ways, lie)
 
 
@@ -253,4 +274,5 @@ _SAYS: Mapping[Lie | None, tuple[float, float, int, float]] = {
     Lie.SLOW: (6.0, 0.33, 0, 0.5),
     Lie.QUEUE: (10.0, 0.1, 1000, 0.5),
     Lie.GIANT: (0.0, 0.02, 0, 1.0),
+    Lie.WIDE: (5.0, 0.02, 0, 1.0),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from controlplane.cell import HALF_LIFE_S
-from controlplane.drift import MATURE, NEWEST, Drift
+from controlplane.drift import MATURE, NEWEST, UNSEEN_S, Drift, agreed
 from controlplane.governor import Governor
 from controlplane.resize import Resize
 from controlplane.state import Fleet, Host, Worker
@@ -58,6 +58,12 @@ def test_outliers_are_no_drift():
     assert begins == 0
 
 
+def test_an_upper_estimate_tells_of_the_spread_by_its_own_quantile():
+    # A fifth above the mean: of a quantile of 95 % that is narrow, of one of 60 % wide.
+    assert observed([1.0] * 50 + [1.3] * 20).began_at is not None
+    assert observed([1.0] * 50 + [1.3] * 20, Drift(0.6)).began_at is None
+
+
 def test_it_follows_and_ends():
     drift = observed([1.0] * 50 + [1.5] * 50)
     assert drift.slower == pytest.approx(1.5)
@@ -93,6 +99,15 @@ def fleet(*names: str, executions: int = MATURE) -> tuple[Fleet, list[Worker]]:
     return fleet, workers
 
 
+def half_life(fleet: Fleet, walls_ms: list[tuple[Worker, float]], begins: float = 0.0) -> float:
+    """Executions of all workers for as long as a drift has to last, without a gap; when it is over."""
+    for step in range(round(HALF_LIFE_S / UNSEEN_S) + 2):
+        now = begins + step * UNSEEN_S
+        for worker, wall_ms in walls_ms:
+            report(fleet, worker, wall_ms, 20, now)
+    return now
+
+
 def report(fleet: Fleet, worker: Worker, wall_ms: float, count: int, now: float, millicores: int = 1100):
     run = pb.Execution(rows=1, threads=1, wall_ms=wall_ms, cpu_ms=wall_ms, busy=1)
     allocation = pb.Allocation(cpu_millicores=millicores, instances=1, threads=1, max_batch=1)
@@ -124,21 +139,70 @@ def test_sizes_that_are_hardly_known_say_nothing_of_drift():
 def test_what_has_lasted_is_how_it_is():
     shared, (worker,) = fleet("one")
     worker.latency.record(2, 1, 0.1, 1.0, 0.0)
-    report(shared, worker, 100.0, 20, 1.0)
+    report(shared, worker, 100.0, 20, 0.0)
     assert worker.drift.slower == pytest.approx(2.0)
     assert worker.latency.mean(1, 1) < 0.06
-    report(shared, worker, 100.0, 1, 1.0 + HALF_LIFE_S)
+    half_life(shared, [(worker, 100.0)])
     assert worker.drift.began_at is None
     assert worker.latency.mean(1, 1) == pytest.approx(0.1, rel=0.2)
     # Also what was not executed since.
     assert worker.latency.mean(2, 1) > 0.18
 
 
-def test_of_two_workers_of_a_model_none_says_how_it_is():
-    shared, (one, _) = fleet("one", "two")
-    report(shared, one, 100.0, 20, 1.0)
-    report(shared, one, 100.0, 1, 1.0 + HALF_LIFE_S)
+def test_silence_says_not_that_it_lasts():
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 100.0, 20, 1.0)
+    # Long ago, but for this one nothing was seen of it.
+    report(shared, worker, 100.0, 1, HALF_LIFE_S)
+    report(shared, worker, 100.0, 1, 2 * HALF_LIFE_S - 1)
+    assert worker.drift.slower == pytest.approx(2.0)
+    assert worker.latency.mean(1, 1) < 0.06
+
+
+@pytest.mark.parametrize(("count", "millicores"), [(0, 1100), (20, 500)])
+def test_what_nobody_has_seen_for_a_half_life_is_over(count, millicores):
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 100.0, 20, 1.0)
+    for second in range(2, round(HALF_LIFE_S)):
+        report(shared, worker, 100.0, count, float(second), millicores)
+        assert worker.drift.slower == pytest.approx(2.0)
+    # Of one that executes nothing, or is throttled, nothing can be compared.
+    report(shared, worker, 50.0, 20, 1.0 + HALF_LIFE_S)
+    assert worker.drift.began_at is None
+    assert worker.latency.mean(1, 1) < 0.06
+
+
+def test_of_two_workers_of_a_model_one_does_not_say_how_it_is():
+    shared, (one, two) = fleet("one", "two")
+    half_life(shared, [(one, 100.0), (two, 50.0)])
     assert one.drift.slower == pytest.approx(2.0)
+    assert two.drift.slower == 1.0
+    assert one.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
+
+
+def test_two_workers_of_a_model_say_how_it_is_as_far_as_both_say_it():
+    shared, (one, two) = fleet("one", "two")
+    half_life(shared, [(one, 150.0), (two, 100.0)])
+    assert one.drift.began_at is two.drift.began_at is None
+    assert one.latency.mean(1, 1) == pytest.approx(0.1, rel=0.2)
+
+
+def test_a_worker_that_executes_nothing_says_nothing():
+    shared, (one, idle) = fleet("one", "idle")
+    report(shared, idle, 50.0, 20, 20.0)
+    now = half_life(shared, [(one, 100.0)])
+    assert one.drift.slower == pytest.approx(2.0)
+    half_life(shared, [(one, 100.0)], begins=now)
+    assert one.drift.began_at is None
+    assert one.latency.mean(1, 1) == pytest.approx(0.1, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "all_say"),
+    [([2.0], 2.0), ([2.0, 1.5], 1.5), ([0.5, 0.8], 0.8), ([2.0, 0.5], 1.0), ([3.0, 1.0], 1.0)],
+)
+def test_ratios_agree_on_the_one_nearest_to_none(ratios, all_say):
+    assert agreed(ratios) == all_say
 
 
 @pytest.mark.parametrize("work_s", [1e-9, 3600.0])

@@ -188,6 +188,21 @@ async def test_another_planner_decides_and_all_else_stays_as_it_is():
     assert worker.allocation.instances == 3
 
 
+@pytest.mark.parametrize(("spared", "actions"), [(1.5, []), (2.5, ["reshape"])])
+async def test_what_is_urgent_is_measured_by_the_demand_that_is_planned_for(spared, actions):
+    def instead(services, _host_millicores, _host_memory, _settings, /):
+        reasons = Reasons(0.0, 0.5, Bound.FLOOR, None, spared)
+        assignments = tuple(Assignment(Configuration(2100, 2, 1, 1), reasons) for _ in services)
+        return Plan(assignments, False, SolverStatus.OPTIMAL, 0.0)
+
+    config = Config(services={"vision": ServicePolicy(reserve=1.0)})
+    plane = Plane(FakeActuator({"w": Quota(3100)}), config, decide=instead)
+    worker = await FakeWorker.attach(plane, 3100)
+    # One in twenty of these and their reserve are two a second.
+    await worker.second(20)
+    assert [decision.action for decision in plane.store.last(10)] == actions
+
+
 async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):
     worker = await FakeWorker.attach(plane)
     for _ in range(6):

@@ -138,6 +138,19 @@ async def test_only_what_is_new_is_written(tmp_path):
         assert sorted(len(cell.at) for cell in life.recall().cells.values()) == [60] * 5 + [61]
 
 
+async def test_all_of_a_scaled_model_is_written_again(tmp_path):
+    with Life(tmp_path / "db", clock_s=0.0) as life:
+        model = learn(life)
+        life.pass_time(1.0)
+        await life.memory.keep({"d": model})
+        life.pass_time(1.0)
+        model.scale(2.0, life.clock_s)
+        model.record(1, 1, 0.04, 1.0, life.clock_s)
+        await life.memory.keep({"d": model})
+        # Not only the size that was executed since: the next process would mix two speeds.
+        assert predictions(life.recall()) == pytest.approx(predictions(model), rel=1e-6)
+
+
 async def test_what_is_kept_is_bounded_and_the_newest(tmp_path):
     with Life(tmp_path / "db", clock_s=0.0, latency_cells=3) as life:
         model = LatencyModel()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from controlplane.latency import MOST_ROWS, MOST_THREADS
 from controlplane.reports import AbsurdReportError, check_hello
 from protos import control_pb2 as pb
 
@@ -22,7 +23,16 @@ HELLO = pb.Hello(
         ("hello.service", {"service": ""}),
         ("hello.worker_id", {"worker_id": "w" * 1000}),
         ("hello.max_instances", {"max_instances": 0}),
-        ("hello.max_batch", {"max_batch": 2**31}),
+        ("hello.max_threads", {"max_threads": MOST_THREADS + 1}),
+        ("hello.max_batch", {"max_batch": MOST_ROWS + 1}),
+        (
+            "hello.allocation.threads",
+            {"allocation": pb.Allocation(cpu_millicores=1000, instances=1, threads=5, max_batch=1)},
+        ),
+        (
+            "hello.allocation.max_batch",
+            {"allocation": pb.Allocation(cpu_millicores=1000, instances=1, threads=1, max_batch=9)},
+        ),
         (
             "hello.allocation.cpu_millicores",
             {"allocation": pb.Allocation(instances=1, threads=1, max_batch=1)},

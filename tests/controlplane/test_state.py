@@ -51,6 +51,24 @@ def test_executions_that_a_change_fell_into_teach_nothing():
     assert worker.latency.mean(1, 1) == before
 
 
+@pytest.mark.parametrize(("rows", "threads"), [(9, 1), (1, 5)])
+def test_executions_of_more_than_a_worker_can_run_teach_nothing(rows, threads):
+    fleet, worker = fleet_of_one()
+    run = pb.Execution(rows=rows, threads=threads, wall_ms=7, cpu_ms=7, busy=1)
+    fleet.record(worker, sample(executions=[run]), 1.0)
+    assert not worker.latency.known
+    run = pb.Execution(rows=8, threads=4, wall_ms=7, cpu_ms=7, busy=1)
+    fleet.record(worker, sample(executions=[run]), 1.0)
+    assert set(worker.latency.cells) == {(8, 4)}
+
+
+def test_a_request_has_no_more_rows_than_its_worker_takes():
+    fleet, worker = fleet_of_one()
+    budgets = pb.Histogram(upper_bound_ms=[500], count=[2, 1])
+    fleet.record(worker, sample(arrivals=3, arrived_rows=24, budget_at_arrival=budgets), 1.0)
+    assert worker.demand.estimate().rows_per_request == 8
+
+
 def test_cores_used_are_the_mean_of_the_last_second():
     fleet, worker = fleet_of_one()
     assert worker.cores_used() == 0.0
@@ -108,6 +126,17 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
         ("usage.memory_bytes", {"usage": pb.Usage(memory_bytes=2**64 - 1)}),
         ("usage.memory_peak_bytes", {"usage": pb.Usage(memory_peak_bytes=2**64 - 1)}),
         ("allocation.cpu_millicores", {"allocation": pb.Allocation(cpu_millicores=2**32 - 1)}),
+        # Nothing came, or one request of more rows than the model takes.
+        ("arrived_rows", {"arrivals": 1, "arrived_rows": 1}),
+        (
+            "arrived_rows",
+            {
+                "arrivals": 1,
+                "arrived_rows": 9,
+                "budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[1]),
+            },
+        ),
+        ("budget_at_arrival.count", {"budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[10**9])}),
     ],
 )
 def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
@@ -123,6 +152,19 @@ def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
     assert worker.last_seen_at == 0.0
     assert worker.outcomes.on_time == 0
     assert worker.arrival_rate == 0.0
+
+
+def test_requests_with_more_time_than_any_bound_count_as_well():
+    fleet, worker = fleet_of_one()
+    for second in range(60):
+        budgets = pb.Histogram(upper_bound_ms=[1000, 64_000], count=[0, 1, 9])
+        arrived = sample(window_s=1.0, headers=10, arrivals=10, arrived_rows=20, budget_at_arrival=budgets)
+        fleet.record(worker, arrived, float(second))
+    found = worker.demand.estimate()
+    assert found.rate == pytest.approx(10)
+    assert found.rows_per_request == pytest.approx(2)
+    assert [seconds for seconds, _ in found.budgets] == [32.5, 64.0]
+    assert [share for _, share in found.budgets] == pytest.approx([0.1, 0.9])
 
 
 def test_silent_and_starting_workers_are_not_planned():

@@ -1,12 +1,13 @@
-"""What the planner is told of a worker."""
+"""What the planner and the worker are told of a worker."""
 
 import pytest
 
 from controlplane import config, status
 from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
-from controlplane.operation import Waiting
-from controlplane.resize import Resize
+from controlplane.operation import Waiting, operations
+from controlplane.planner import Assignment, Bound, Configuration, Reasons
+from controlplane.resize import NONE, Allocation, Resize, SendDirective
 from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
 
@@ -57,3 +58,25 @@ def test_whole_cores_are_planned_as_configured():
     _, worker = attached()
     assert not status.service_state(worker, ServicePolicy(), Config()).limits.whole_cores
     assert status.service_state(worker, ServicePolicy(whole_cores=True), Config()).limits.whole_cores
+
+
+def test_what_takes_longer_meets_more_stand_stills_of_its_quota():
+    _, worker = attached()
+    for _ in range(100):
+        worker.latency.record(1, 1, 0.0004, 1.0, 0.0)
+    worker.drift.slower = worker.drift.wider = 2.0
+    # 0.8 of 10 ms: one in twelve meets the end of the period, and stands still for the other 10 ms.
+    half = SendDirective(NONE, Allocation(500, 1, 1, 1))
+    [told] = status.directive(worker, half, 0.02, pace=False).predictions
+    assert (told.mean_ms, told.high_ms) == pytest.approx((1.6, 10.8))
+    planned = operations(status.service_state(worker, ServicePolicy(), Config()), 500, 1.0)
+    assert planned.shapes.millicores[0] == 500
+    assert 1000 * planned.shapes.upper_s[0, 0] == pytest.approx(10.8)
+
+
+def test_a_reason_names_the_reserve_that_was_planned_for():
+    _, worker = attached()
+    assignment = Assignment(Configuration(1100, 1, 1, 1), Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
+    words = "needed to keep up with 0.0 requests/s"
+    assert status.reason(assignment, worker, 0.0).startswith(f"{words} (")
+    assert status.reason(assignment, worker, 0.25).startswith(f"{words} and a reserve of 25% (")
