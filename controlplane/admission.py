@@ -95,13 +95,15 @@ class Admission:
             name for name, owner in self._owners.items() if id(owner) not in busy and not owner.lock.locked()
         ]
         for name in absent[:-_MAX_ABSENT]:
-            del self._owners[name]
+            self._actuator.forget(self._owners.pop(name).worker)
 
     def _owner(self, hello: control_pb2.Hello) -> Owner:
         """Whose quota this is; without one that is enforced, every process is its own."""
         shared = (hello.container_id or hello.cgroup_path) if self._actuator.holds_quota else ""
         name = shared or hello.worker_id
-        owner = self._owners.pop(name, None) or Owner()
+        worker = worker_ref(hello)
+        owner = self._owners.pop(name, None) or Owner(worker)
+        owner.worker = worker
         self._owners[name] = owner  # the newest last
         return owner
 

@@ -24,9 +24,10 @@ class Owner:
     """What a quota belongs to: a container or a group, which outlives the worker processes in it.
 
     Only who holds `lock` reads or writes the quota. `found` is what was there first, to be put back. `in_force` is what
-    was read or written last; None while that is not certain.
+    was read or written last; None while that is not certain. `worker` is who came last, as actuators know it.
     """
 
+    worker: WorkerRef
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     found: tuple[Allocation, Quota] | None = None
     in_force: Quota | None = None

@@ -19,7 +19,7 @@ from controlplane.config import ActuatorKind
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
 from controlplane.resize import Resize
-from controlplane.session import Owner, Session
+from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import Fleet, Host
 from core.cgroup import Cgroup, quota_us
 from dataplane.uplink import Uplink
@@ -185,7 +185,7 @@ async def _by_decision(way: Way, where: Spinner) -> AsyncIterator[Callable[[], A
     progressed = asyncio.Event()
     session = Session(
         worker,
-        Owner(),
+        Owner(worker_ref(worker.hello)),
         actuator,
         Metrics(CollectorRegistry()),
         PERIOD_US / 1e6,

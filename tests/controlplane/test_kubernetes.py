@@ -13,7 +13,7 @@ from controlplane.allocation import Allocation, Version
 from controlplane.governor import Governor
 from controlplane.metrics import Metrics
 from controlplane.resize import Resize
-from controlplane.session import Owner, Session
+from controlplane.session import Owner, Session, worker_ref
 from controlplane.state import Fleet, Host
 from core.config import ConfigError
 from protos import control_pb2 as pb
@@ -415,7 +415,15 @@ async def test_growth_that_the_node_puts_off_is_not_told_to_the_worker(kube, con
     hello.allocation.MergeFrom(pb.Allocation(cpu_millicores=1000, instances=1, threads=1, max_batch=1))
     registry, progress, seconds = CollectorRegistry(), asyncio.Event(), itertools.count(1.0)
     worker = Fleet([Host(8000, 1 << 33)], 0.001).attach(hello, Resize(), Governor(1.0, 100), 0.0)
-    session = Session(worker, Owner(), connect(), Metrics(registry), 0.1, lambda: next(seconds), progress.set)
+    session = Session(
+        worker,
+        Owner(worker_ref(worker.hello)),
+        connect(),
+        Metrics(registry),
+        0.1,
+        lambda: next(seconds),
+        progress.set,
+    )
     session.perform(worker.resize.attached(None, before, Quota(1000), 0.0))
     session.perform(worker.resize.retarget(after, Version(1, 1), 0.5))
 

@@ -702,3 +702,4 @@ async def test_containers_that_are_gone_are_not_remembered_for_good(plane):
         plane.loop.detach(worker.session)
     assert len(plane.loop._admission._owners) == 1001
     assert plane.loop._admission._owners["first"] is stays.session.owner
+    assert [worker.container_id for worker in plane.actuator.forgotten] == [f"c{n}" for n in range(100)]
