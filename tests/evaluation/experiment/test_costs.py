@@ -44,7 +44,7 @@ def test_a_reporter_reports_its_rate_over_windows_of_any_length() -> None:
     for window_s in (0.05, 0.2, 0.2, 1.0, 0.55):
         clock.now += window_s
         sample = reporter.sample(distress=False)
-        reports.check_sample(sample)
+        reports.check_sample(sample, reporter.hello())
         assert sample.window_s == pytest.approx(window_s)
         assert len(sample.executions) == sample.outcomes.on_time == sample.arrivals == sample.headers
         arrivals += sample.arrivals
