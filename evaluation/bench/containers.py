@@ -40,7 +40,9 @@ _HARDENED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class Started:
+    """A container as `evaluation.process.serving` waits for it."""
+
     name: str
     container: Container
 
@@ -76,7 +78,7 @@ class Containers:
         self._control = control
         self._project = f"sponge-bench-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._engine: docker.DockerClient | None = None
-        self._started: list[_Started] = []
+        self._started: list[Started] = []
         self._calls: set[asyncio.Future[Any]] = set()
         self._stack = contextlib.AsyncExitStack()
         self._admin: Admin | None = None
@@ -148,7 +150,7 @@ class Containers:
             await serving(worker, self.addresses[service])
         await fleet.attached(self.admin, self._specs)
 
-    async def _worker(self, spec: WorkerSpec, labels: Mapping[str, str]) -> _Started:
+    async def _worker(self, spec: WorkerSpec, labels: Mapping[str, str]) -> Started:
         model = Path("/models") / spec.model.name
         self._configure(
             spec.service,
@@ -181,7 +183,7 @@ class Containers:
         path.write_text(text)
         path.chmod(0o644)
 
-    async def _run(self, name: str, image: str, **how: Any) -> _Started:
+    async def _run(self, name: str, image: str, **how: Any) -> Started:
         """Start a container that the others find as `name`; its label is enough for its removal."""
         engine = self._engine
         assert engine is not None
@@ -194,12 +196,12 @@ class Containers:
             **_HARDENED,
             **how,
         )
-        started = _Started(name, created)
+        started = Started(name, created)
         self._started.append(started)
         await self._call(created.start)
         return started
 
-    async def _published(self, started: _Started, port: int) -> str:
+    async def _published(self, started: Started, port: int) -> str:
         await asyncio.to_thread(started.container.reload)
         bindings = started.container.ports[f"{port}/tcp"]
         if not bindings:

@@ -20,7 +20,7 @@ from controlplane.actuators.docker import PROJECT
 from controlplane.config import Actuator
 from evaluation import fleet, owner
 from evaluation.admin import Admin
-from evaluation.bench.containers import WORKER_IMAGE
+from evaluation.bench.containers import WORKER_IMAGE, Started
 from evaluation.faults import bed
 from evaluation.faults.bed import SERVICES, View
 from evaluation.faults.relay import Relay
@@ -171,7 +171,7 @@ async def up(subject: Subject, folder: Path, engine: Path = ENGINE) -> AsyncIter
             for name, host in zip(SERVICES, hosts, strict=True)
         }
         for name, host in zip(SERVICES, hosts, strict=True):
-            await serving(_Running(name, containers[name]), f"{host}:{_PORT}")
+            await serving(Started(name, containers[name]), f"{host}:{_PORT}")
         await fleet.attached(admin, list(specs.values()))
         yield Hosted(client, relay, control, View(admin), services, containers, create)
 
@@ -204,17 +204,3 @@ def _remove(client: docker.DockerClient, project: str) -> None:
     """Remove all containers that carry the project's label, known here or not."""
     for container in client.containers.list(all=True, filters={"label": f"{PROJECT}={project}"}):
         container.remove(force=True, v=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    name: str
-    container: Container
-
-    async def running(self) -> bool:
-        await asyncio.to_thread(self.container.reload)
-        return bool(self.container.status in ("created", "running"))
-
-    async def last_line(self) -> str:
-        written: bytes = await asyncio.to_thread(self.container.logs, tail=1)
-        return written.decode(errors="replace").strip() or "no output"
