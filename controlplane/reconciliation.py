@@ -1,6 +1,7 @@
 """What is in force, looked at again and again: the control plane is not the only one who can change it."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 
 import structlog
@@ -11,6 +12,8 @@ from controlplane.state import Fleet, Host
 
 # Between looks: who changes a quota again and again is answered twice a second.
 _REST_S = 0.5
+
+AGAIN_S = 60.0  # an outage that lasts, or comes and goes, is told no more often
 
 log = structlog.get_logger()
 
@@ -27,6 +30,7 @@ class Reconciliation:
         self._interval_s = interval_s
         self._changed: set[str] = set()
         self._told = asyncio.Event()
+        self._complained_at: dict[str, float] = {}  # by host
 
     async def run(self) -> None:
         """Look until cancelled; returns where nobody holds a quota."""
@@ -61,14 +65,14 @@ class Reconciliation:
             read = await session.reconcile()
         except ActuationError as error:
             if isinstance(error, Unreachable) and worker.host is not None:
-                _note(worker.host, str(error))
+                self._note(worker.host, str(error))
             else:
                 session.complain("quota not read", str(error))
         except Exception:  # it is looked at again, and the others go on
             log.exception("look failed", worker=worker.worker_id, service=worker.service)
         else:
             if read:
-                _note(worker.host, "")
+                self._note(worker.host, "")
                 session.content("quota not read")
 
     async def is_known(self, session: Session) -> bool:
@@ -88,10 +92,12 @@ class Reconciliation:
             await asyncio.sleep(self._interval_s)
             self.changed("")
 
-
-def _note(host: Host, failure: str) -> None:
-    if failure and not host.unreachable:
-        log.warning("host unreachable", host=host.name, error=failure)
-    elif host.unreachable and not failure:
-        log.info("host reachable again", host=host.name)
-    host.unreachable = failure
+    def _note(self, host: Host, failure: str) -> None:
+        """Note whether a host answers; one that answers now and then is complained of once in AGAIN_S."""
+        now = asyncio.get_running_loop().time()
+        if failure and now - self._complained_at.get(host.name, -math.inf) >= AGAIN_S:
+            self._complained_at[host.name] = now
+            log.warning("host unreachable", host=host.name, error=failure)
+        elif host.unreachable and not failure:
+            log.info("host reachable again", host=host.name)
+        host.unreachable = failure
