@@ -322,14 +322,15 @@ class TestRefusal:
             processes.worker(tmp_path, model, server={"max_queue": 1}) as worker,
             grpc.insecure_channel(worker.address) as channel,
         ):
-            second = spinning.spins_per_second(worker.address)
-            asked = [
-                stub(channel).ModelInfer.future(infer_request("spin", spinning.spins(second / 2)))
-                for _ in range(3)
-            ]
-            codes = sorted(call.code().name for call in asked)
-            assert codes == ["OK", "OK", "RESOURCE_EXHAUSTED"]
-            full = next(call for call in asked if call.code() is not grpc.StatusCode.OK)
+            a_second = spinning.spins(spinning.spins_per_second(worker.address))
+            infer, request = stub(channel).ModelInfer.future, infer_request("spin", a_second)
+            first = infer(request)
+            # It waits in the queue too, until its slot takes it out.
+            eventually(lambda: worker.metrics()["sponge_worker_executions_running"])
+            others = [infer(request), infer(request)]
+            assert first.code() is grpc.StatusCode.OK
+            assert sorted(call.code().name for call in others) == ["OK", "RESOURCE_EXHAUSTED"]
+            full = next(call for call in others if call.code() is not grpc.StatusCode.OK)
             assert full.details() == "the queue is full"
             assert dict(full.trailing_metadata())["sponge-reason"] == "queue_full"
 
