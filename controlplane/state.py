@@ -212,7 +212,8 @@ class Fleet:
             if execution.mixed or beyond:
                 continue
             work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
-            if not throttled(threads, busy, millicores):
+            # Of several threads under a quota only the mean is known; of one its CPU time is, which no quota changes.
+            if threads == 1 or not throttled(threads, busy, millicores):
                 _compare(worker, rows, threads, work_s, busy, now)
             # What this worker alone has come to tells others nothing of the model.
             worker.latency.record(rows, threads, work_s / worker.drift.slower, busy, now)

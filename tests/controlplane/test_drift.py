@@ -86,14 +86,15 @@ def test_the_margin_is_of_what_is_seen_and_not_of_one_outlier():
 
 
 def fleet(*names: str, executions: int = MATURE) -> tuple[Fleet, list[Worker]]:
-    """Workers of one model that has been executed so often, 50 ms each."""
+    """Workers of one model that has been executed so often, 50 ms each, on one thread and on two."""
     fleet = Fleet([Host(4000, 1 << 33)], default_overhead_s=0.0015)
     workers = []
     for name in names:
-        hello = pb.Hello(worker_id=name, service="vision", model_digest="d", max_threads=1, max_batch=4)
+        hello = pb.Hello(worker_id=name, service="vision", model_digest="d", max_threads=2, max_batch=4)
         workers.append(fleet.attach(hello, Resize(), Governor(4.0, 100), 0.0))
     for _ in range(executions):
-        workers[0].latency.record(1, 1, 0.050, 1.0, 0.0)
+        for threads in (1, 2):
+            workers[0].latency.record(1, threads, 0.050, 1.0, 0.0)
     for worker in workers:
         worker.believed = worker.latency.snapshot()
     return fleet, workers
@@ -108,8 +109,19 @@ def half_life(fleet: Fleet, walls_ms: list[tuple[Worker, float]], begins: float 
     return now
 
 
-def report(fleet: Fleet, worker: Worker, wall_ms: float, count: int, now: float, millicores: int = 1100):
-    run = pb.Execution(rows=1, threads=1, wall_ms=wall_ms, cpu_ms=wall_ms, busy=1)
+def report(
+    fleet: Fleet,
+    worker: Worker,
+    wall_ms: float,
+    count: int,
+    now: float,
+    millicores: int = 1100,
+    cpu_ms: float | None = None,
+    threads: int = 1,
+):
+    """Executions whose CPU time is their wall time, if none is given."""
+    cpu_ms = wall_ms if cpu_ms is None else cpu_ms
+    run = pb.Execution(rows=1, threads=threads, wall_ms=wall_ms, cpu_ms=cpu_ms, busy=1)
     allocation = pb.Allocation(cpu_millicores=millicores, instances=1, threads=1, max_batch=1)
     sample = pb.Sample(window_s=0.2, allocation=allocation, executions=[run] * count)
     fleet.record(worker, sample, now)
@@ -124,10 +136,17 @@ def test_a_worker_that_lies_has_the_drift_for_itself():
     assert honest.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
 
 
-def test_a_quota_that_throttles_says_nothing_of_drift():
+def test_what_a_quota_makes_of_executions_is_no_drift():
     shared, (worker,) = fleet("one")
-    report(shared, worker, 200.0, 50, 1.0, millicores=500)
+    report(shared, worker, 200.0, 50, 1.0, millicores=500, cpu_ms=50.0)
+    report(shared, worker, 200.0, 50, 2.0, millicores=500, threads=2)
     assert worker.drift.began_at is None
+
+
+def test_a_slower_cpu_is_seen_under_a_quota_too():
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 200.0, 50, 1.0, millicores=500, cpu_ms=75.0)
+    assert worker.drift.slower == pytest.approx(1.5)
 
 
 def test_sizes_that_are_hardly_known_say_nothing_of_drift():
@@ -159,14 +178,14 @@ def test_silence_says_not_that_it_lasts():
     assert worker.latency.mean(1, 1) < 0.06
 
 
-@pytest.mark.parametrize(("count", "millicores"), [(0, 1100), (20, 500)])
-def test_what_nobody_has_seen_for_a_half_life_is_over(count, millicores):
+@pytest.mark.parametrize("count", [0, 20])
+def test_what_nobody_has_seen_for_a_half_life_is_over(count):
     shared, (worker,) = fleet("one")
     report(shared, worker, 100.0, 20, 1.0)
     for second in range(2, round(HALF_LIFE_S)):
-        report(shared, worker, 100.0, count, float(second), millicores)
+        report(shared, worker, 100.0, count, float(second), millicores=500, threads=2)
         assert worker.drift.slower == pytest.approx(2.0)
-    # Of one that executes nothing, or is throttled, nothing can be compared.
+    # Of one that executes nothing, or on several threads that are throttled, nothing can be compared.
     report(shared, worker, 50.0, 20, 1.0 + HALF_LIFE_S)
     assert worker.drift.began_at is None
     assert worker.latency.mean(1, 1) < 0.06
