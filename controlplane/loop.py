@@ -65,7 +65,7 @@ class ControlLoop:
         self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
         self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
         self._sessions: dict[str, Session] = {}
-        self._distress = asyncio.Event()
+        self._early = asyncio.Event()
         self._progress = asyncio.Event()
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
@@ -76,7 +76,7 @@ class ControlLoop:
         )
 
     async def run(self) -> None:
-        """Plan every interval, and at once on distress, keep what is learned, and see to what is in force."""
+        """Plan every interval, at once on distress and for a new worker; remember; see to what is in force."""
         async with asyncio.TaskGroup() as tasks:
             # Beside the rounds: a plan waits neither for a disk nor for an engine.
             tasks.create_task(self._memory.run(self.fleet.models))
@@ -90,8 +90,8 @@ class ControlLoop:
             await asyncio.sleep(rest_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._config.planner.interval_s - rest_s)):
-                    await self._distress.wait()
-            self._distress.clear()
+                    await self._early.wait()
+            self._early.clear()
             await self.tick()
 
     async def tick(self) -> None:
@@ -158,6 +158,7 @@ class ControlLoop:
         if session.closed:
             return
         worker, now = session.worker, self._clock()
+        plannable_before = worker.plannable
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
@@ -168,8 +169,8 @@ class ControlLoop:
         if not sample.starting:
             session.perform(worker.resize.warm(now))
         session.perform(worker.resize.acknowledged(version_of(sample.acknowledged), now))
-        if sample.distress:
-            self._distress.set()
+        if sample.distress or (worker.plannable and not plannable_before):
+            self._early.set()
 
     async def goodbye(self) -> None:
         """Put every worker back to the allocation it was found with, as far as time allows, and let it go.
@@ -198,7 +199,7 @@ class ControlLoop:
 
     def replan(self) -> None:
         """Plan without waiting for the interval to end."""
-        self._distress.set()
+        self._early.set()
 
     def round_of(self, worker: Worker) -> Round | None:
         """The newest plan of the worker's host; None before there is one."""

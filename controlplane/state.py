@@ -80,6 +80,11 @@ class Worker:
         return self.resize.target or allocation_of(self.hello.allocation)
 
     @property
+    def plannable(self) -> bool:
+        """Whether it is warm, and has told how it is."""
+        return not self.starting and self.sample.window_s > 0
+
+    @property
     def queue_depth(self) -> int:
         return len(self.sample.waiting) + self.sample.waiting_rest
 
@@ -194,12 +199,8 @@ class Fleet:
         self._count(worker, sample, now)
 
     def fresh(self, now: float, stale_s: float) -> list[Worker]:
-        """Workers that can be planned: warm, and with a sample of the last `stale_s`; others keep what they have."""
-        return [
-            w
-            for w in self.workers.values()
-            if not w.starting and w.sample.window_s > 0 and now - w.last_seen_at <= stale_s
-        ]
+        """Workers that can be planned: with a sample of the last `stale_s`; others keep what they have."""
+        return [w for w in self.workers.values() if w.plannable and now - w.last_seen_at <= stale_s]
 
     def _learn(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         if not worker.drift.seen(now):

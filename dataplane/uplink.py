@@ -15,7 +15,7 @@ from core.tls import ClientTls, channel_credentials
 from protos import control_pb2, control_pb2_grpc
 
 _FIRST_BACKOFF_S = 0.2
-_MAX_BACKOFF_S = 2.0
+_MAX_BACKOFF_S = 1.0
 # A stream that held for so long counts as one: its loss is news, and worth an attempt at once.
 _ATTACHED_S = 1.0
 # Distress repeats with every step while it lasts; the control plane needs to hear it once in a while.

@@ -1,6 +1,7 @@
 """The control plane is killed, again and again, under load: another one leads."""
 
 import time
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from evaluation.faults.traffic import offered, told
 from evaluation.serving.subjects import Subject
 
 PLANNED_S = 5.0
+ATTACHED_S = 1.0  # from when the last worker is attached, which tells its first sample after that
 
 
 async def control_plane(subject: Subject, folder: Path, kills: int) -> Outcome:
     """Kill the one that leads `kills` times, and start it again to stand by. Raises StartError."""
     took: list[float] = []
+    again: list[float] = []
     changed = 0
     async with (
         bed.scenario("control plane killed", f"{kills} times"),
@@ -34,11 +37,11 @@ async def control_plane(subject: Subject, folder: Path, kills: int) -> Outcome:
                 view = View(admins[follower])
                 await bed.until(partial(view.planned, *SERVICES), what="the next leader's plan")
                 took.append(time.monotonic() - killed_at)
-                found = {
-                    event["service"]: event["quota_millicores"]
-                    for event in fleet.events(follower)
-                    if event["event"] == "worker attached"
-                }
+                planned_at = time.time()
+                attached = [event for event in fleet.events(follower) if event["event"] == "worker attached"]
+                last_at = max(datetime.fromisoformat(event["timestamp"]) for event in attached)
+                again.append(planned_at - last_at.timestamp())
+                found = {event["service"]: event["quota_millicores"] for event in attached}
                 changed += found != before
                 await fleet.embedded.start(leader)
                 await _logged(fleet, leader, "standing by")
@@ -58,6 +61,7 @@ async def control_plane(subject: Subject, folder: Path, kills: int) -> Outcome:
                 not changed,
             ),
             within("the next leader plans", took, PLANNED_S),
+            within("that is, from when all are attached,", again, ATTACHED_S),
         ],
     )
 

@@ -238,6 +238,19 @@ async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
     assert "waiting would miss" in plane.store.last(1)[0].reason
 
 
+async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(plane):
+    running = asyncio.create_task(plane.loop.run())
+    worker = await FakeWorker.attach(plane)
+    plane.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+
+    async def planned():
+        while plane.loop.round_of(worker.session.worker) is None:  # noqa: ASYNC110 - nothing tells of a round
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(planned(), plane.config.planner.interval_s / 2)
+    running.cancel()
+
+
 async def test_an_owner_that_fails_is_logged_once_counted_and_tried_again(plane, capsys):
     worker = await FakeWorker.attach(plane)
     plane.actuator.failure = "engine: connection refused"
