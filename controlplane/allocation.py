@@ -27,7 +27,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What a worker runs with."""
+    """What a worker runs with, or may."""
 
     cpu_millicores: int
     instances: int

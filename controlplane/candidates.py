@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from controlplane import config
+from controlplane.allocation import Allocation
 from controlplane.curve import Floats, Integers
 from controlplane.lateness import late
 from controlplane.operation import Operations, Queue, ServiceState, operations
-from controlplane.shape import Configuration
+from controlplane.shape import MEMORY_STEP_BYTES
 from core import edf
 
 # Of the mean time of one row on one thread: who arrives with less is tight.
@@ -23,7 +24,7 @@ _ROUNDING = 1e-9  # more than sums and products of a few floats are off by
 class Option:
     """A configuration with its cost in millicores, and the misses per second it is made of."""
 
-    configuration: Configuration
+    configuration: Allocation
     cost: float
     utilisation: float
     shed: float
@@ -64,7 +65,7 @@ class Candidates:
 
     def option(self, position: int, queued: float) -> Option:
         """A configuration that misses `queued` of the queue."""
-        configuration = Configuration(
+        configuration = Allocation(
             int(self.millicores[position]),
             int(self.instances[position]),
             int(self.threads[position]),
@@ -99,6 +100,7 @@ def candidates(service: ServiceState, host_millicores: int, settings: config.Pla
     millicores, instances, threads = shapes.millicores[shape], shapes.instances[shape], shapes.threads[shape]
     memory = service.memory_base_bytes + service.memory_per_row_bytes * instances * batches
     memory = np.maximum(memory, service.memory_peak_bytes)
+    memory = -(-memory // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
     stays = np.zeros(len(of), dtype=bool)
     if service.current is not None:
         stays = found.places(service.current)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controlplane import config
+from controlplane.allocation import Allocation
 from controlplane.planner import (
     Bound,
     Candidates,
-    Configuration,
     Option,
     Plan,
     ServiceState,
@@ -87,7 +87,7 @@ class Cost:
 class Neighbour:
     """A candidate that was not chosen; `misses` and `cost` are its own less those of the one that was."""
 
-    configuration: Configuration
+    configuration: Allocation
     utilisation: float
     service_time: ServiceTime
     misses: Misses
@@ -102,7 +102,7 @@ class Explanation:
     is memory for them. A larger one that a ceiling or the host keeps out is told with the misses it would have saved.
     """
 
-    configuration: Configuration
+    configuration: Allocation
     bound: Bound
     utilisation: float
     candidates: int = 0
@@ -177,7 +177,7 @@ def _best(table: Candidates, among: NDArray[np.bool_]) -> Option | None:
     return best
 
 
-def _position(table: Candidates, of: Configuration) -> int | None:
+def _position(table: Candidates, of: Allocation) -> int | None:
     """Where a configuration stands; None if it is no candidate."""
     slots = (table.instances == of.instances) & (table.threads == of.threads)
     found = np.flatnonzero(
@@ -204,7 +204,7 @@ def _neighbour(
     )
 
 
-def _service_time(service: ServiceState, table: Candidates, of: Configuration) -> ServiceTime:
+def _service_time(service: ServiceState, table: Candidates, of: Allocation) -> ServiceTime:
     position = _position(table, of)
     assert position is not None  # as of all that is an option
     found = table.found

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from controlplane.allocation import Allocation
 from controlplane.operation import ServiceState
 from controlplane.planner import Bound, Plan
-from controlplane.shape import Configuration
 from controlplane.surface import SURE
 
 EVERY_S = 10.0  # once in so long a service is looked at, and tries if there is something to try
@@ -40,7 +40,7 @@ class Exploration:
 
     def planned(
         self, services: Sequence[ServiceState], plan: Plan, now: float
-    ) -> tuple[str, Configuration] | None:
+    ) -> tuple[str, Allocation] | None:
         """Note what came of that; gives service and configuration where a try begins."""
         pairs = list(zip(services, plan.assignments, strict=True))
         self._slack = {

@@ -116,7 +116,7 @@ class ControlLoop:
         if self._scaling is not None:
             self._scaling.consider(made, self.fleet)
         changes = [
-            (worker.allocation, status.allocation_of(assignment.configuration))
+            (worker.allocation, assignment.configuration)
             for worker, assignment in zip(workers, plan.assignments, strict=True)
         ]
         full = crowded(changes, self._available(host, workers)[0])
@@ -221,7 +221,7 @@ class ControlLoop:
         for worker, latency in zip(workers, believed, strict=True):
             worker.believed = latency
         if (tried := exploration.planned(states, plan, now)) is not None:
-            log.info("size tried", service=tried[0], configuration=str(status.allocation_of(tried[1])))
+            log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
 
     async def _govern(
@@ -234,7 +234,7 @@ class ControlLoop:
     ) -> None:
         worker, now = session.worker, self._clock()
         current = worker.allocation
-        planned = status.allocation_of(assignment.configuration)
+        planned = assignment.configuration
         if worker.resize.overdue:
             session.complain("allocation not acknowledged", f"after {self._config.governor.ack_timeout_s} s")
         # A worker that does not acknowledge keeps the quota it may need, and is told anew.

@@ -10,10 +10,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from controlplane.allocation import Allocation
 from controlplane.curve import Floats, Integers
 from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
-from controlplane.shape import Configuration, Limits, ladder, shapes
+from controlplane.shape import Limits, ladder, shapes
 from controlplane.stretch import walls
 from core import edf
 
@@ -39,7 +40,7 @@ class ServiceState:
     limits: Limits = field(default_factory=Limits)
     queue: Sequence[Waiting] = ()  # in deadline order
     running: Sequence[tuple[float, int]] = ()  # (elapsed time, rows) of what is executing
-    current: Configuration | None = None
+    current: Allocation | None = None
     weight: float = 1.0
     reserve: float = 0.0  # share of the demand that is planned for beyond it
     request_overhead_s: float = 0.0015  # CPU of a request outside the model
@@ -103,7 +104,7 @@ class Operations:
         """Wall time of one request where it is shortest, upper quantile: no budget below that can be met."""
         return float(self.shapes.upper_s[:, self.request_rows - 1].min())
 
-    def places(self, configuration: Configuration) -> NDArray[np.bool_]:
+    def places(self, configuration: Allocation) -> NDArray[np.bool_]:
         """Tell which of the configurations this one is, but for its memory: one at most."""
         shape = self.shape[self.of]
         quadruples = np.stack(

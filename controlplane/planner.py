@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controlplane import config
+from controlplane.allocation import Allocation
 from controlplane.candidates import Candidates, Option, candidates, menu
 from controlplane.knapsack import COST_SCALE, Choice, SolverStatus, solve
 from controlplane.operation import ServiceState
-from controlplane.shape import Configuration, Limits
+from controlplane.shape import Limits
 
 __all__ = [
     "Assignment",
     "Bound",
     "Candidates",
-    "Configuration",
     "Limits",
     "Option",
     "Plan",
@@ -51,7 +51,7 @@ class Reasons:
     expected_misses: float  # per second; of tight requests each counts `planner.tight_weight`
     utilisation: float  # share of the slots or of the quota, whichever is higher; above 1: overload
     bound: Bound
-    smaller: Configuration | None  # the best with less CPU
+    smaller: Allocation | None  # the best with less CPU
     spared: float = 0.0  # misses per second that staying as it is would add
 
 
@@ -59,7 +59,7 @@ class Reasons:
 class Assignment:
     """What one service gets."""
 
-    configuration: Configuration
+    configuration: Allocation
     reasons: Reasons
 
 

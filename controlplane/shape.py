@@ -4,21 +4,11 @@ import functools
 from dataclasses import dataclass
 
 STEP_MILLICORES = 100
+MEMORY_STEP_BYTES = 64 << 20  # a limit that follows every byte would be written for ever
 # A quota equal to the threads leaves nothing to the event loop, and the kernel then stops them all.
 HEAD_ROOM_MILLICORES = 100
 # Up to so many threads fractions of a core are worth having.
 FRACTIONAL_THREADS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """What a worker may run with."""
-
-    cpu_millicores: int
-    instances: int
-    threads: int
-    max_batch: int
-    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

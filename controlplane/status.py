@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 
 from controlplane import cpuset, explanation
-from controlplane.allocation import Allocation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
 from controlplane.operation import Waiting
-from controlplane.planner import Assignment, Bound, Configuration, Limits, ServiceState
+from controlplane.planner import Assignment, Bound, Limits, ServiceState
 from controlplane.reports import allocation_message
 from controlplane.resize import SendDirective
 from controlplane.state import Fleet, Host, Worker
 from controlplane.stretch import walls_of
 from protos import control_pb2 as pb
-
-_MEMORY_STEP = 64 << 20
 
 
 def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> ServiceState:
@@ -41,7 +38,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
         slower=worker.drift.slower,
         wider=worker.drift.wider,
-        current=configuration_of(worker.allocation),
+        current=worker.allocation,
         weight=policy.weight,
         reserve=policy.reserve,
         request_overhead_s=worker.request_overhead_s,
@@ -59,26 +56,6 @@ def _most_millicores(policy: ServicePolicy, config: Config) -> int:
     if not (policy.whole_cores and usable):
         return policy.max_millicores
     return min(policy.max_millicores, 1000 * len(usable))
-
-
-def configuration_of(allocation: Allocation) -> Configuration:
-    return Configuration(
-        allocation.cpu_millicores,
-        allocation.instances,
-        allocation.threads,
-        allocation.max_batch,
-        allocation.memory_bytes,
-    )
-
-
-def allocation_of(configuration: Configuration) -> Allocation:
-    return Allocation(
-        configuration.cpu_millicores,
-        configuration.instances,
-        configuration.threads,
-        configuration.max_batch,
-        -(-configuration.memory_bytes // _MEMORY_STEP) * _MEMORY_STEP,
-    )
 
 
 def reason(assignment: Assignment, worker: Worker, reserve: float) -> str:
@@ -216,7 +193,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
 
 def _choice(of: Explanation) -> pb.Choice:
     message = pb.Choice(
-        allocation=allocation_message(allocation_of(of.configuration)),
+        allocation=allocation_message(of.configuration),
         bound=of.bound.value,
         utilisation=of.utilisation,
         candidates=of.candidates,
@@ -234,7 +211,7 @@ def _choice(of: Explanation) -> pb.Choice:
 
 def _neighbour(of: explanation.Neighbour) -> pb.Neighbour:
     return pb.Neighbour(
-        allocation=allocation_message(allocation_of(of.configuration)),
+        allocation=allocation_message(of.configuration),
         utilisation=of.utilisation,
         service_time=_service_time(of.service_time),
         misses=_misses(of.misses),

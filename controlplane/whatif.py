@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from controlplane import config
+from controlplane.allocation import Allocation
 from controlplane.knapsack import SolverStatus
 from controlplane.lateness import late
 from controlplane.operation import ServiceState, operations
 from controlplane.planner import Assignment, Bound, plan
-from controlplane.shape import Configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Prospect:
     """How one service would fare: requests per second, seconds of wall time."""
 
     name: str
-    configuration: Configuration
+    configuration: Allocation
     bound: Bound
     utilisation: float  # share of the slots or of the quota, whichever is higher; above 1: overload
     rate: float

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from controlplane.allocation import Allocation
 from controlplane.config import ActuatorKind, Governor
-from controlplane.planner import Configuration
 from evaluation import bandwidth, measure, scenario, split
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.embedded import Embedded, actuator_kind
@@ -85,11 +85,11 @@ def network(path: Path | None, seed: int, seconds: float) -> BandwidthTrace:
     return bandwidth.synthetic(seed, int(seconds) + 10) if path is None else bandwidth.read(path)
 
 
-def _start(measured: Sequence[Subject], millicores: int) -> dict[str, Configuration]:
-    return {subject.name: Configuration(millicores, 1, 1, 1) for subject in measured}
+def _start(measured: Sequence[Subject], millicores: int) -> dict[str, Allocation]:
+    return {subject.name: Allocation(millicores, 1, 1, 1) for subject in measured}
 
 
-def worker_spec(subject: Subject, start: Configuration, host_millicores: int) -> WorkerSpec:
+def worker_spec(subject: Subject, start: Allocation, host_millicores: int) -> WorkerSpec:
     """Give the worker of a service on a host of this size."""
     return WorkerSpec(
         service=subject.name,
@@ -120,7 +120,7 @@ def describe(offered: Offer, measured: Sequence[Subject], trace: BandwidthTrace)
     return settings
 
 
-def _settings(options: Options, fixed: Mapping[str, Configuration], kind: ActuatorKind) -> dict[str, str]:
+def _settings(options: Options, fixed: Mapping[str, Allocation], kind: ActuatorKind) -> dict[str, str]:
     command = f"sponge demo --seconds {options.seconds:g} --seed {options.seed}"
     if options.bandwidth is not None:
         command += f" --bandwidth {options.bandwidth}"

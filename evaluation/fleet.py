@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from controlplane.allocation import Allocation
 from controlplane.config import ActuatorKind, Governor
-from controlplane.shape import Configuration, Limits
+from controlplane.shape import Limits
 from evaluation.admin import Admin
 from evaluation.process import StartError
 
@@ -26,7 +27,7 @@ class WorkerSpec:
     service: str
     model: Path
     slo_ms: float
-    start: Configuration
+    start: Allocation
     limits: Limits
     warmup_shapes: Mapping[str, Sequence[int]]
     module: str = (

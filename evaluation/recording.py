@@ -15,7 +15,8 @@ from typing import Self
 
 import msgspec
 
-from controlplane.shape import Configuration, Limits
+from controlplane.allocation import Allocation
+from controlplane.shape import Limits
 from evaluation import cache, demo, journal, measure, scenario
 from evaluation.admin import ControlPlaneError
 from evaluation.bandwidth import BandwidthTrace, TraceError
@@ -29,7 +30,7 @@ from evaluation.result import Run
 from evaluation.rows import Summary, summarise
 
 _RESERVED_MILLICORES = 300
-_START = Configuration(700, 1, 1, 1)
+_START = Allocation(700, 1, 1, 1)
 # Clock times are kept to a hundredth of a millisecond.
 _DIGITS = 5
 

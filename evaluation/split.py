@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from controlplane import planner
+from controlplane.allocation import Allocation
 from controlplane.config import Planner
 from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
-from controlplane.planner import Configuration, Limits, ServiceState
+from controlplane.planner import Limits, ServiceState
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.scenario import Subject
 
@@ -40,7 +41,7 @@ def best(
     peak_rates: Mapping[str, float],
     trace: BandwidthTrace,
     host_millicores: int,
-) -> dict[str, Configuration]:
+) -> dict[str, Allocation]:
     """Divide the whole host as the integer program would for the peak, and shape each part best.
 
     The planner is told the true peak rate and the true distribution of budgets, which no operator knows so
@@ -62,12 +63,12 @@ def best(
     }
 
 
-def shaped_for(subject: Subject, peak_rate: float, trace: BandwidthTrace, millicores: int) -> Configuration:
+def shaped_for(subject: Subject, peak_rate: float, trace: BandwidthTrace, millicores: int) -> Allocation:
     """As `shaped`, for the true peak and budgets of `subject`."""
     return shaped(_state(subject, peak_rate, trace, limits(subject.min_millicores, millicores)), millicores)
 
 
-def shaped(state: ServiceState, millicores: int) -> Configuration:
+def shaped(state: ServiceState, millicores: int) -> Allocation:
     """Give the instances, threads and batch limit that miss least with a quota of exactly `millicores`."""
     fixed = replace(state.limits, min_millicores=millicores, max_millicores=millicores)
     plan = planner.plan([replace(state, limits=fixed)], millicores, _NO_MEMORY_LIMIT, Planner())

@@ -8,9 +8,10 @@ cores of the originals a small host has too few to choose from.
 import math
 from collections.abc import Sequence
 
+from controlplane.allocation import Allocation
 from controlplane.config import Governor, Planner
 from controlplane.knapsack import SolverStatus
-from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, ServiceState
+from controlplane.planner import Assignment, Bound, Plan, Reasons, ServiceState
 from controlplane.shape import HEAD_ROOM_MILLICORES, STEP_MILLICORES, ladder, shapes
 from controlplane.stretch import walls_of
 
@@ -57,7 +58,7 @@ class Paper:
             bounds.append(Bound.BUDGET if found else Bound.HOST)
         return _within(services, wanted, bounds, host_millicores)
 
-    def _smallest(self, service: ServiceState, host_millicores: int) -> Configuration | None:
+    def _smallest(self, service: ServiceState, host_millicores: int) -> Allocation | None:
         """None if nothing is feasible."""
         allowed = self._allowed(service, host_millicores)
         fastest_s = min(_latency_s(service, *shape, 1) for shape in allowed)
@@ -68,12 +69,12 @@ class Paper:
             for batch in range(1, service.limits.max_batch + 1):
                 rounds = math.ceil(math.ceil(burst / batch) / instances)
                 if rounds * _latency_s(service, millicores, instances, threads, batch) <= within_s:
-                    return Configuration(millicores, instances, threads, batch)
+                    return Allocation(millicores, instances, threads, batch)
         return None
 
-    def _largest(self, service: ServiceState, host_millicores: int) -> Configuration:
+    def _largest(self, service: ServiceState, host_millicores: int) -> Allocation:
         *_, (millicores, instances, threads) = self._allowed(service, host_millicores)
-        return Configuration(millicores, instances, threads, service.limits.max_batch)
+        return Allocation(millicores, instances, threads, service.limits.max_batch)
 
     def _allowed(self, service: ServiceState, host_millicores: int) -> list[tuple[int, int, int]]:
         """(millicores, instances, threads), fewest first."""
@@ -104,13 +105,13 @@ class Usage:
         wanted = [self._wanted(service, host_millicores) for service in services]
         return _within(services, wanted, [Bound.THROUGHPUT] * len(wanted), host_millicores)
 
-    def _wanted(self, service: ServiceState, host_millicores: int) -> Configuration:
+    def _wanted(self, service: ServiceState, host_millicores: int) -> Allocation:
         limits = service.limits
         # Rounded first: what is used is a difference of counters, and a hair more is not a step more.
         steps = math.ceil(round(1000 * service.cores_used / self._target / STEP_MILLICORES, 3))
         most = min(limits.max_millicores, host_millicores)
         millicores = min(max(limits.min_millicores, steps * STEP_MILLICORES), most)
-        return Configuration(millicores, _fitting(millicores, limits.max_instances), 1, _cheapest(service))
+        return Allocation(millicores, _fitting(millicores, limits.max_instances), 1, _cheapest(service))
 
 
 def _latency_s(service: ServiceState, millicores: int, instances: int, threads: int, rows: int) -> float:
@@ -134,7 +135,7 @@ def _cheapest(service: ServiceState) -> int:
 
 def _within(
     services: Sequence[ServiceState],
-    wanted: Sequence[Configuration],
+    wanted: Sequence[Allocation],
     bounds: Sequence[Bound],
     host_millicores: int,
 ) -> Plan:
@@ -149,7 +150,7 @@ def _within(
         if full and beyond:
             millicores = floor + (millicores - floor) * spare // beyond // STEP_MILLICORES * STEP_MILLICORES
         fitting = _fitting(millicores, configuration.instances * configuration.threads)
-        cut = Configuration(
+        cut = Allocation(
             millicores,
             min(configuration.instances, fitting),
             min(configuration.threads, 1 << (fitting.bit_length() - 1)),

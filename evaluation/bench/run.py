@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from controlplane.allocation import Allocation
 from controlplane.config import ActuatorKind
-from controlplane.planner import Configuration
 from evaluation import demo, measure
 from evaluation.bench import cpu
 from evaluation.bench.policy import Policy, turns
@@ -79,7 +79,7 @@ async def _trial(
     options: Options,
     workload: Workload,
     policy: Policy,
-    start: Mapping[str, Configuration],
+    start: Mapping[str, Allocation],
     number: int,
     directory: Path,
     progress: Progress,
@@ -163,7 +163,7 @@ def _with(bench: Bench, trial: Trial, kind: ActuatorKind) -> Bench:
     )
 
 
-def _words(configuration: Configuration) -> str:
+def _words(configuration: Allocation) -> str:
     return (
         f"{configuration.cpu_millicores} millicores, {configuration.instances} × {configuration.threads} "
         f"threads, batch {configuration.max_batch}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from controlplane.planner import Configuration
+from controlplane.allocation import Allocation
 from evaluation import scenario, split, workload
 from evaluation.bandwidth import BandwidthTrace
 from evaluation.bench.policy import Policy
@@ -35,12 +35,12 @@ class Workload:
     def subjects(self) -> Sequence[Subject]:
         return self.offered.subjects
 
-    def start(self, policy: Policy) -> dict[str, Configuration]:
+    def start(self, policy: Policy) -> dict[str, Allocation]:
         """What each service begins with. Raises PolicyError for a split that cannot be."""
         count = len(self.subjects)
         if not policy.fixed:
             millicores = min(_START_MILLICORES, self.host_millicores // count)
-            return {subject.name: Configuration(millicores, 1, 1, 1) for subject in self.subjects}
+            return {subject.name: Allocation(millicores, 1, 1, 1) for subject in self.subjects}
         fixed = policy.millicores(self.host_millicores, count)
         trace = self.offered.trace
         if isinstance(fixed, int):

@@ -5,19 +5,20 @@ import sys
 from collections.abc import Sequence
 
 from controlplane import __main__ as plane
+from controlplane.allocation import Allocation
 from controlplane.config import Planner
 from controlplane.knapsack import SolverStatus
 from controlplane.planner import Assignment, Bound, Plan, Reasons, ServiceState
-from controlplane.shape import Configuration, Limits
+from controlplane.shape import Limits
 
 # In turn. Each differs from the next in quota and instances, and from one of its neighbours in threads.
 CONFIGURATIONS = (
-    Configuration(700, 1, 1, 1),
-    Configuration(2000, 4, 1, 8),
-    Configuration(1100, 1, 2, 4),
-    Configuration(2000, 2, 2, 8),
-    Configuration(800, 1, 1, 8),
-    Configuration(1700, 2, 1, 2),
+    Allocation(700, 1, 1, 1),
+    Allocation(2000, 4, 1, 8),
+    Allocation(1100, 1, 2, 4),
+    Allocation(2000, 2, 2, 8),
+    Allocation(800, 1, 1, 8),
+    Allocation(1700, 2, 1, 2),
 )
 LIMITS = Limits(500, 2000, max_instances=4, max_threads=2, max_batch=8)
 
@@ -25,7 +26,7 @@ LIMITS = Limits(500, 2000, max_instances=4, max_threads=2, max_batch=8)
 class Seesaw:
     """A `controlplane.planner.Planner` that gives every service the next of the configurations, whatever it needs."""
 
-    def __init__(self, configurations: Sequence[Configuration] = CONFIGURATIONS) -> None:
+    def __init__(self, configurations: Sequence[Allocation] = CONFIGURATIONS) -> None:
         self._next = itertools.cycle(configurations)
 
     def __call__(

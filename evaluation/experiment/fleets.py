@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from controlplane import config, knapsack
+from controlplane.allocation import Allocation
 from controlplane.curve import Curve
 from controlplane.demand import DemandEstimate
 from controlplane.knapsack import Choice
 from controlplane.latency import LatencyModel
 from controlplane.operation import ServiceState, Waiting
-from controlplane.shape import HEAD_ROOM_MILLICORES, STEP_MILLICORES, Configuration, Limits
+from controlplane.shape import HEAD_ROOM_MILLICORES, STEP_MILLICORES, Limits
 
 # Of the time of one row on one thread: per row and fixed, each divided by threads and not. As YOLOv5s has it in the
 # paper's grid.
@@ -65,7 +66,7 @@ def _service(name: str, millicores: float, waiting: int, random: np.random.Gener
         ),
         queue=[Waiting(slo_s * (place + 1) / waiting) for place in range(waiting)],
         running=[(float(random.uniform(0, work_s)), 1) for _ in range(instances)] if waiting else (),
-        current=Configuration(1000 * instances + HEAD_ROOM_MILLICORES, instances, 1, 1),
+        current=Allocation(1000 * instances + HEAD_ROOM_MILLICORES, instances, 1, 1),
     )
 
 

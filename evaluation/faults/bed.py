@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from controlplane.shape import Configuration, Limits
+from controlplane.allocation import Allocation
+from controlplane.shape import Limits
 from core.cgroup import usable_parent
 from evaluation import load
 from evaluation.admin import Admin, ControlPlaneError
@@ -33,7 +34,7 @@ SERVICES = (ONE, OTHER)
 # What a service gets at least, and what it starts with. Quotas are ceilings: the number of CPUs decides nothing.
 FLOOR_MILLICORES = 300
 CALM_MILLICORES = 600
-START = Configuration(1100, 1, 1, 1)
+START = Allocation(1100, 1, 1, 1)
 LIMITS = Limits(FLOOR_MILLICORES, 2000, max_instances=2, max_threads=1, max_batch=4)
 HOST_MILLICORES = 3000
 # Nothing waits for so long on a machine that works: what fails, fails because of what was done to it.

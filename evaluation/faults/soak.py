@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from controlplane.shape import Configuration
+from controlplane.allocation import Allocation
 from evaluation import cache, demo, load, scenario, workload
 from evaluation.admin import Admin
 from evaluation.embedded import CONTROL, Embedded
@@ -113,7 +113,7 @@ async def soak(
     specs = [
         demo.worker_spec(
             subject,
-            Configuration(min(_START_MILLICORES, offered.host_millicores // 2), 1, 1, 1),
+            Allocation(min(_START_MILLICORES, offered.host_millicores // 2), 1, 1, 1),
             offered.host_millicores,
         )
         for subject in measured

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane import config
+from controlplane.allocation import Allocation
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.explanation import Explanation, Misses, Round, explain
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import LatencyModel
 from controlplane.operation import ServiceState, Waiting
-from controlplane.planner import Assignment, Bound, Configuration, Plan, Reasons, plan
-from controlplane.shape import Limits
+from controlplane.planner import Assignment, Bound, Plan, Reasons, plan
+from controlplane.shape import MEMORY_STEP_BYTES, Limits
 
 SETTINGS = config.Planner()
 PLENTY = 1 << 50
@@ -149,7 +150,7 @@ def test_the_host_binds_where_only_a_larger_one_would_do():
 
 def test_of_memory_only_what_others_leave_counts():
     # Less CPU takes larger batches, and so more memory.
-    state = service(BATCHING, demand(20), memory_per_row_bytes=1)
+    state = service(BATCHING, demand(20), memory_per_row_bytes=MEMORY_STEP_BYTES)
     alone = a_round(state)
     [assignment] = alone.plan.assignments
     of = replace(alone, host_memory=assignment.configuration.memory_bytes)
@@ -167,8 +168,8 @@ STATES = st.builds(
         queue=sorted(queue, key=lambda waiting: waiting.remaining_s),
         weight=weight,
         limits=Limits(300, ceiling, 3, 2, 2),
-        memory_per_row_bytes=1,
-        current=Configuration(600, 1, 1, 1),
+        memory_per_row_bytes=MEMORY_STEP_BYTES,
+        current=Allocation(600, 1, 1, 1),
     ),
     st.sampled_from([CONV, BATCHING, SMALL]),
     st.floats(0, 40),
@@ -184,7 +185,7 @@ ROUNDING = 0.1  # the solver counts in hundredths of a millicore
 @given(
     states=st.lists(STATES, min_size=1, max_size=3),
     host=st.integers(600, 6000),
-    memory=st.sampled_from([4, 8, PLENTY]),
+    memory=st.sampled_from([4 * MEMORY_STEP_BYTES, 8 * MEMORY_STEP_BYTES, PLENTY]),
 )
 def test_what_is_next_costs_as_much_within_the_host(states, host, memory):
     of = a_round(*states, host=host, memory=memory)
@@ -221,7 +222,7 @@ def test_the_next_smaller_is_the_one_that_the_planner_compared_with(state, host)
 
 
 def test_what_another_planner_chose_is_told_without_neighbours():
-    chosen = Configuration(1234, 1, 1, 1)
+    chosen = Allocation(1234, 1, 1, 1)
     given_ = Plan(
         (Assignment(chosen, Reasons(0.5, 0.9, Bound.BUDGET, None)),), False, SolverStatus.OPTIMAL, 0.0
     )

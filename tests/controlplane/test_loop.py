@@ -8,14 +8,14 @@ from prometheus_client import CollectorRegistry
 
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
-from controlplane.allocation import Quota
+from controlplane.allocation import Allocation, Quota
 from controlplane.config import Config, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
-from controlplane.planner import Assignment, Bound, Configuration, Plan, Planner, Reasons
+from controlplane.planner import Assignment, Bound, Plan, Planner, Reasons
 from controlplane.prior import Priors
 from controlplane.profiled import Times
 from controlplane.profilefile import Profile
@@ -173,7 +173,7 @@ async def test_another_planner_decides_and_all_else_stays_as_it_is():
         told.append(([service.name for service in services], host_millicores))
         reasons = Reasons(0.0, 0.5, Bound.FLOOR, None)
         return Plan(
-            tuple(Assignment(Configuration(3100, 3, 1, 1), reasons) for _ in services),
+            tuple(Assignment(Allocation(3100, 3, 1, 1), reasons) for _ in services),
             False,
             SolverStatus.OPTIMAL,
             0.0,
@@ -192,7 +192,7 @@ async def test_another_planner_decides_and_all_else_stays_as_it_is():
 async def test_what_is_urgent_is_measured_by_the_demand_that_is_planned_for(spared, actions):
     def instead(services, _host_millicores, _host_memory, _settings, /):
         reasons = Reasons(0.0, 0.5, Bound.FLOOR, None, spared)
-        assignments = tuple(Assignment(Configuration(2100, 2, 1, 1), reasons) for _ in services)
+        assignments = tuple(Assignment(Allocation(2100, 2, 1, 1), reasons) for _ in services)
         return Plan(assignments, False, SolverStatus.OPTIMAL, 0.0)
 
     config = Config(services={"vision": ServicePolicy(reserve=1.0)})

@@ -11,13 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controlplane import config
+from controlplane.allocation import Allocation
 from controlplane.demand import NOTHING, DemandEstimate
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import LatencyModel
 from controlplane.lateness import late
 from controlplane.operation import Operations, Queue, ServiceState, Waiting, operations
-from controlplane.planner import Bound, Configuration, plan
-from controlplane.shape import Limits, ladder, shapes
+from controlplane.planner import Bound, plan
+from controlplane.shape import MEMORY_STEP_BYTES, Limits, ladder, shapes
 from controlplane.stretch import WAITING
 
 SETTINGS = config.Planner(solver_gap=0.0)
@@ -63,14 +64,14 @@ def choose(state: ServiceState, host: int = HOST):
 
 def test_nothing_arrives_nothing_waits():
     choice = choose(service())
-    assert choice.configuration == Configuration(500, 1, 1, 1)
+    assert choice.configuration == Allocation(500, 1, 1, 1)
     assert choice.reasons.bound is Bound.FLOOR
     assert choice.reasons.smaller is None
     assert choice.reasons.expected_misses == 0
 
 
 def test_a_host_below_the_floor():
-    assert choose(service(), host=300).configuration == Configuration(300, 1, 1, 1)
+    assert choose(service(), host=300).configuration == Allocation(300, 1, 1, 1)
 
 
 def test_throughput_asks_for_instances_not_threads():
@@ -184,7 +185,7 @@ def test_what_fills_its_quota_gets_a_larger_one(latency, rows, millicores):
     state = service(
         latency,
         limits=Limits(max_batch=6 if rows > 1 else 8),
-        current=Configuration(millicores, 1, 1, 1),
+        current=Allocation(millicores, 1, 1, 1),
         queue=[Waiting(60.0, rows)] * 7,
     )
     cpu_s = latency.mean(rows, 1) + state.request_overhead_s
@@ -217,16 +218,18 @@ def test_a_plan_tells_what_staying_would_miss():
     loose = service(arriving=demand(30, budget_s=1.0))
     best = choose(loose).configuration
     assert choose(replace(loose, current=best)).reasons.spared == pytest.approx(0, abs=1e-9)
-    worse = Configuration(1100, 1, 1, 1)
+    worse = Allocation(1100, 1, 1, 1)
     spared = choose(replace(loose, current=worse)).reasons.spared
     assert spared > 5
     assert choose(replace(loose, current=replace(best, cpu_millicores=123))).reasons.spared == 0
 
 
 def test_memory_is_that_of_all_slots_and_never_below_the_peak():
-    state = service(arriving=demand(30), memory_base_bytes=1000, memory_per_row_bytes=10)
-    assert choose(state).configuration.memory_bytes == 1000 + 4 * 10
-    assert choose(replace(state, memory_peak_bytes=5000)).configuration.memory_bytes == 5000
+    step = MEMORY_STEP_BYTES
+    state = service(arriving=demand(30), memory_base_bytes=9 * step, memory_per_row_bytes=2 * step)
+    assert choose(state).configuration.memory_bytes == (9 + 4 * 2) * step
+    assert choose(replace(state, memory_base_bytes=9 * step - 1)).configuration.memory_bytes == 17 * step
+    assert choose(replace(state, memory_peak_bytes=20 * step)).configuration.memory_bytes == 20 * step
 
 
 def test_a_model_never_seen_is_planned():
@@ -431,11 +434,12 @@ def test_a_plan_costs_what_brute_force_finds(states, host):
 @given(
     states=st.lists(STATES, min_size=1, max_size=2),
     running=st.lists(st.tuples(st.floats(0, 0.2), st.integers(1, 2)), max_size=4),
-    memory=st.integers(2, 14),
+    steps=st.integers(2, 14),
 )
-def test_a_plan_within_memory_costs_what_brute_force_finds(states, running, memory):
+def test_a_plan_within_memory_costs_what_brute_force_finds(states, running, steps):
+    step, memory = MEMORY_STEP_BYTES, steps * MEMORY_STEP_BYTES
     states = [
-        replace(state, running=running, memory_base_bytes=1, memory_per_row_bytes=1) for state in states
+        replace(state, running=running, memory_base_bytes=step, memory_per_row_bytes=step) for state in states
     ]
     least = brute_force(states, 4000, memory)
     assume(least < math.inf)
@@ -529,9 +533,10 @@ def test_on_a_full_host_weight_decides():
 
 
 def test_memory_is_shared_too():
-    state = service(arriving=demand(30), memory_base_bytes=100, memory_per_row_bytes=50)
-    planned = plan([state, state], HOST, 300, SETTINGS)
-    assert sum(a.configuration.memory_bytes for a in planned.assignments) <= 300
+    step = MEMORY_STEP_BYTES
+    state = service(arriving=demand(30), memory_base_bytes=2 * step, memory_per_row_bytes=step)
+    planned = plan([state, state], HOST, 6 * step, SETTINGS)
+    assert sum(a.configuration.memory_bytes for a in planned.assignments) <= 6 * step
     assert planned.host_full
 
 

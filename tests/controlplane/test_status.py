@@ -3,11 +3,12 @@
 import pytest
 
 from controlplane import config, status
+from controlplane.allocation import Allocation
 from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
 from controlplane.operation import Waiting, operations
-from controlplane.planner import Assignment, Bound, Configuration, Reasons
-from controlplane.resize import NONE, Allocation, Resize, SendDirective
+from controlplane.planner import Assignment, Bound, Reasons
+from controlplane.resize import NONE, Resize, SendDirective
 from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
 
@@ -76,7 +77,7 @@ def test_what_takes_longer_meets_more_stand_stills_of_its_quota():
 
 def test_a_reason_names_the_reserve_that_was_planned_for():
     _, worker = attached()
-    assignment = Assignment(Configuration(1100, 1, 1, 1), Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
+    assignment = Assignment(Allocation(1100, 1, 1, 1), Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
     words = "needed to keep up with 0.0 requests/s"
     assert status.reason(assignment, worker, 0.0).startswith(f"{words} (")
     assert status.reason(assignment, worker, 0.25).startswith(f"{words} and a reserve of 25% (")

@@ -11,7 +11,7 @@ from controlplane.knapsack import SolverStatus
 from controlplane.operation import ServiceState
 from controlplane.planner import plan
 from controlplane.profiled import of_curve
-from controlplane.shape import Limits
+from controlplane.shape import MEMORY_STEP_BYTES, Limits
 from controlplane.whatif import Host, fit, foresee
 
 SETTINGS = config.Planner()
@@ -69,11 +69,12 @@ def test_a_host_below_the_floors_is_too_little():
 
 
 def test_memory_is_given_too():
-    told = service(rate=0.0, memory_base_bytes=3 << 20, memory_per_row_bytes=1 << 20)
-    outlook = foresee([told], Host(3700, 10 << 20), SETTINGS)
-    assert outlook.left_memory_bytes == 6 << 20
-    assert fit(told, [], Host(3700, 10 << 20), SETTINGS, SHARE).copies == 2
-    assert fit(told, [], Host(3700, 40 << 20), SETTINGS, SHARE).copies == 7  # then CPU ends first
+    step = MEMORY_STEP_BYTES
+    told = service(rate=0.0, memory_base_bytes=3 * step, memory_per_row_bytes=step)
+    outlook = foresee([told], Host(3700, 10 * step), SETTINGS)
+    assert outlook.left_memory_bytes == 6 * step
+    assert fit(told, [], Host(3700, 10 * step), SETTINGS, SHARE).copies == 2
+    assert fit(told, [], Host(3700, 40 * step), SETTINGS, SHARE).copies == 7  # then CPU ends first
 
 
 def test_of_what_is_idle_as_many_fit_as_floors_do():

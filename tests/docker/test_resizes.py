@@ -8,7 +8,7 @@ from core.config import load
 from evaluation.experiment import kinds, resizes
 from evaluation.experiment.kinds import Options
 
-RESIZES = 100
+RESIZES = 40
 
 
 @pytest.mark.usefixtures("images")

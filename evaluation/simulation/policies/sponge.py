@@ -51,7 +51,7 @@ class Sponge:
         self._exploration.planned(states, plan, now)
         host.full = plan.host_full
         targets: dict[str, Target] = {}
-        plans = [status.allocation_of(assignment.configuration) for assignment in plan.assignments]
+        plans = [assignment.configuration for assignment in plan.assignments]
         full = crowded(
             ((worker.allocation, planned) for worker, planned in zip(workers, plans, strict=True)),
             host.millicores,

@@ -4,11 +4,12 @@ import itertools
 
 import pytest
 
+from controlplane.allocation import Allocation
 from controlplane.config import Planner
 from controlplane.demand import DemandEstimate
 from controlplane.latency import LatencyModel
 from controlplane.planner import Bound, ServiceState
-from controlplane.shape import Configuration, Limits
+from controlplane.shape import Limits
 from evaluation.bench import control, policies
 from evaluation.bench.policies import Paper, Usage
 
@@ -55,7 +56,7 @@ def test_fewer_requests_and_longer_budgets_need_fewer_cores():
 
 def test_an_infeasible_second_gets_the_largest_allocation():
     plan = Paper()([service(rate=200.0)], HOST, 1 << 40, Planner())
-    assert plan.assignments[0].configuration == Configuration(4000, 1, 4, 4)
+    assert plan.assignments[0].configuration == Allocation(4000, 1, 4, 4)
     assert plan.assignments[0].reasons.bound is Bound.HOST
 
 
@@ -79,7 +80,7 @@ def test_on_instances_the_paper_never_uses_threads():
 
 @pytest.mark.parametrize(("used", "millicores", "instances"), [(0.4, 500, 1), (0.72, 900, 1), (1.6, 2000, 2)])
 def test_usage_is_divided_by_its_target_and_instances_follow(used, millicores, instances):
-    assert chosen(Usage(), service(used=used)) == [Configuration(millicores, instances, 1, 1)]
+    assert chosen(Usage(), service(used=used)) == [Allocation(millicores, instances, 1, 1)]
 
 
 def test_usage_grows_while_its_quota_is_used_up():
@@ -104,7 +105,7 @@ def test_a_full_host_is_divided_by_what_is_wanted_beyond_the_floors(decide):
 
 def test_nobody_gets_threads_that_a_cut_quota_cannot_run():
     (one, _) = chosen(Paper(), service(rate=200.0), service(rate=200.0, name="other"), host=2000)
-    assert one == Configuration(1000, 1, 1, 4)
+    assert one == Allocation(1000, 1, 1, 4)
 
 
 @pytest.mark.parametrize("name", ["sponge", "paper", "paper-nt", "usage", "usage:70"])
