@@ -192,6 +192,18 @@ def test_a_child_says_what_is_wrong_and_leaves_no_group_behind(tmp_path, capsys)
     assert {path.name for path in parent.cpu.iterdir()} <= before
 
 
+def test_quotas_where_no_group_may_be_made_are_one_line_that_says_what_it_takes(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(slices, "usable_parent", lambda: None)
+    scale, output = models.scale(tmp_path / "scale.onnx"), tmp_path / "out.csv"
+    assert main(["profile", str(scale), "--quotas", "500", "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert "run it as root" in error
+    assert error.count("\n") == 1
+    assert not output.exists()
+
+
 def test_a_picture_of_no_kind_is_one_line(tmp_path, capsys):
     flags = ["--threads", "1", "--batches", "1", "--seconds", "0.01", "--output", str(tmp_path / "out.csv")]
     scale = models.scale(tmp_path / "scale.onnx")
