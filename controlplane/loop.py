@@ -69,7 +69,7 @@ class ControlLoop:
         self._progress = asyncio.Event()
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
-            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
+            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s, clock
         )
         self._admission = Admission(
             config, fleet, actuator, metrics, clock, self._progress.set, self.reconciliation.is_known
