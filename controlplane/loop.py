@@ -285,7 +285,7 @@ class ControlLoop:
                 millicores, memory_bytes = kept.get(worker.service, (0, 0))
                 kept[worker.service] = (
                     millicores + self._kept_millicores(worker),
-                    memory_bytes + (worker.allocation.memory_bytes or worker.sample.usage.memory_bytes),
+                    memory_bytes + self._kept_memory(worker),
                 )
         return kept
 
@@ -300,6 +300,10 @@ class ControlLoop:
         if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
             return claimed
         return min(claimed, in_force.cpu_millicores)
+
+    def _kept_memory(self, worker: Worker) -> int:
+        """Bytes likewise."""
+        return worker.memory_within(worker.allocation.memory_bytes or worker.sample.usage.memory_bytes)
 
     def _poll(self) -> None:
         now = self._clock()
