@@ -218,8 +218,12 @@ class ControlLoop:
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        for worker, latency in zip(workers, believed, strict=True):
+        for worker in self.fleet.workers.values():
+            if worker.host is host:
+                worker.expected_misses = None
+        for worker, latency, assignment in zip(workers, believed, plan.assignments, strict=True):
             worker.believed = latency
+            worker.expected_misses = assignment.reasons.expected_misses
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)

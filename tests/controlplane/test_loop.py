@@ -662,6 +662,30 @@ async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
     assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
 
 
+async def test_what_the_newest_plan_expects_to_miss_is_told_of_those_it_plans_for():
+    plane = Plane(FakeActuator({"w": Quota(1100), "v": Quota(1100)}), hosts=[Host(2200, 0)])
+    busy = await FakeWorker.attach(plane)
+    calm = await FakeWorker.attach(plane, worker_id="v", service="files", model_digest="e")
+
+    def told(worker: str, service: str) -> float | None:
+        return plane.metric("sponge_control_expected_misses_per_second", service=service, worker=worker)
+
+    assert told("w", "vision") is None  # not planned for yet
+    for _ in range(4):
+        await busy.second(60)
+        await calm.second(1)
+    newest = plane.loop.round_of(busy.session.worker)
+    assert newest is not None
+    assert told("w", "vision") == newest.plan.assignments[0].reasons.expected_misses > 10
+    assert told("v", "files") == newest.plan.assignments[1].reasons.expected_misses < 1
+    plane.now += 10.0  # in which the busy one says nothing
+    await calm.second(1)
+    assert told("w", "vision") is None
+    assert told("v", "files") is not None
+    plane.loop.detach(calm.session)
+    assert told("v", "files") is None
+
+
 @dataclass
 class Claimant:
     """A worker that says how much memory it uses, and has a limit of 1 GiB, beside another under load."""
