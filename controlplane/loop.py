@@ -311,7 +311,7 @@ class ControlLoop:
         return min(claimed, in_force.cpu_millicores)
 
     def _kept_memory(self, worker: Worker) -> int:
-        """Bytes likewise."""
+        """Likewise in bytes: the limit it was given, else what it claims and can have."""
         return worker.memory_within(worker.allocation.memory_bytes or worker.sample.usage.memory_bytes)
 
     def _poll(self) -> None:

@@ -59,9 +59,7 @@ class Worker:
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
     finished: deque[tuple[float, int, int]] = field(default_factory=deque)
     used: deque[tuple[float, float, float]] = field(default_factory=deque)  # at, window, CPU time
-    expected_misses: float | None = (
-        None  # per second, by the newest plan of its host; None where that left it out
-    )
+    expected_misses: float | None = None  # per second, by the newest plan; None where that left it out
     last_action: str = ""
     last_action_at: float | None = None
     failure: str = ""  # text of the last write of its quota, if that failed
