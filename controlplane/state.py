@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.allocation import NONE, Allocation, Version, next_term
+from controlplane.allocation import NONE, Allocation, Version, largest, next_term
 from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
@@ -59,6 +59,7 @@ class Worker:
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
     finished: deque[tuple[float, int, int]] = field(default_factory=deque)
     used: deque[tuple[float, float, float]] = field(default_factory=deque)  # at, window, CPU time
+    expected_misses: float | None = None  # per second, by the newest plan; None where that left it out
     last_action: str = ""
     last_action_at: float | None = None
     failure: str = ""  # text of the last write of its quota, if that failed
@@ -78,6 +79,16 @@ class Worker:
     def allocation(self) -> Allocation:
         """What it is on its way to, or came with."""
         return self.resize.target or allocation_of(self.hello.allocation)
+
+    def memory_within(self, claimed_bytes: int) -> int:
+        """As much of the memory that it claims as it can have: no more than its limit allows, or its host has.
+
+        The larger limit of its allocation and of what is in force, as the one may be on its way to the other.
+        """
+        given = self.allocation.quota
+        limit_bytes = largest((given, self.resize.in_force or given)).memory_bytes
+        within_limit = min(claimed_bytes, limit_bytes) if limit_bytes else claimed_bytes
+        return within_limit if self.host is None else min(within_limit, self.host.memory_bytes)
 
     @property
     def plannable(self) -> bool:
