@@ -32,6 +32,9 @@ from protos import control_pb2
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
 
+# Workers of a predecessor attach within a second: a plan for those that come first would give away what others have.
+GATHER_S = 1.0
+
 log = structlog.get_logger()
 
 
@@ -69,7 +72,7 @@ class ControlLoop:
         self._progress = asyncio.Event()
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
-            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
+            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s, clock
         )
         self._admission = Admission(
             config, fleet, actuator, metrics, clock, self._progress.set, self.reconciliation.is_known
@@ -84,6 +87,8 @@ class ControlLoop:
             tasks.create_task(self._go_round())
 
     async def _go_round(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        await self.tick()
         while True:
             host_full = any(host.full for host in self.fleet.hosts.values())
             rest_s = governor.rest_s(host_full, self._config.governor.rest_s)
@@ -218,8 +223,12 @@ class ControlLoop:
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        for worker, latency in zip(workers, believed, strict=True):
+        for worker in self.fleet.workers.values():
+            if worker.host is host:
+                worker.expected_misses = None
+        for worker, latency, assignment in zip(workers, believed, plan.assignments, strict=True):
             worker.believed = latency
+            worker.expected_misses = assignment.reasons.expected_misses
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
@@ -284,7 +293,7 @@ class ControlLoop:
                 millicores, memory_bytes = kept.get(worker.service, (0, 0))
                 kept[worker.service] = (
                     millicores + self._kept_millicores(worker),
-                    memory_bytes + (worker.allocation.memory_bytes or worker.sample.usage.memory_bytes),
+                    memory_bytes + self._kept_memory(worker),
                 )
         return kept
 
@@ -299,6 +308,10 @@ class ControlLoop:
         if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
             return claimed
         return min(claimed, in_force.cpu_millicores)
+
+    def _kept_memory(self, worker: Worker) -> int:
+        """Likewise in bytes: the limit it was given, else what it claims and can have."""
+        return worker.memory_within(worker.allocation.memory_bytes or worker.sample.usage.memory_bytes)
 
     def _poll(self) -> None:
         now = self._clock()

@@ -1,15 +1,16 @@
 """The loop with a fake owner of quotas and a clock that tests move."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controlplane import planner
+from controlplane import loop, planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Allocation, Quota
-from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.config import Actuator, Config, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
@@ -218,14 +219,22 @@ async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):
     assert plane.actuator.quotas["w"].cpu_millicores < 1100
 
 
-async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
-    worker = await FakeWorker.attach(plane)
+@pytest.fixture
+def patient(plane, monkeypatch) -> Plane:
+    """A control plane that plans once a minute, and whose workers have all come."""
+    monkeypatch.setattr(loop, "GATHER_S", 0.0)
+    seldom = msgspec.structs.replace(plane.config.planner, interval_s=60.0)
+    return Plane(plane.actuator, msgspec.structs.replace(plane.config, planner=seldom))
+
+
+async def test_distress_is_planned_for_without_waiting_for_the_interval(patient):
+    worker = await FakeWorker.attach(patient)
     for _ in range(12):
         await worker.second(2)
     small = worker.allocation.cpu_millicores
-    running = asyncio.create_task(plane.loop.run())
+    running = asyncio.create_task(patient.loop.run())
     waiting = [pb.Waiting(remaining_ms=450, rows=1)] * 9
-    plane.loop.record(
+    patient.loop.record(
         worker.session,
         pb.Sample(
             window_s=0.05,
@@ -235,24 +244,24 @@ async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
             acknowledged=worker.version,
         ),
     )
-    # Well within the interval of one second, which this test never lets pass.
-    directive = await asyncio.wait_for(worker.session.outbox.get(), plane.config.planner.interval_s / 2)
+    directive = await asyncio.wait_for(worker.session.outbox.get(), 30.0)
     running.cancel()
     assert directive.allocation.cpu_millicores > small
     assert directive.allocation.instances > 1
-    assert "waiting would miss" in plane.store.last(1)[0].reason
+    assert "waiting would miss" in patient.store.last(1)[0].reason
 
 
-async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(plane):
-    running = asyncio.create_task(plane.loop.run())
-    worker = await FakeWorker.attach(plane)
-    plane.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(patient):
+    worker = await FakeWorker.attach(patient)
+    running = asyncio.create_task(patient.loop.run())
 
-    async def planned():
-        while plane.loop.round_of(worker.session.worker) is None:  # noqa: ASYNC110 - nothing tells of a round
+    async def planned(number: int) -> None:
+        while (made := patient.loop.round_of(worker.session.worker)) is None or len(made.workers) < number:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(planned(), plane.config.planner.interval_s / 2)
+    await planned(0)  # the first round is over; it has told nothing yet
+    patient.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+    await asyncio.wait_for(planned(1), 30.0)
     running.cancel()
 
 
@@ -684,6 +693,91 @@ async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
     newest = plane.loop.round_of(other.session.worker)
     assert newest is not None
     assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
+
+
+async def test_what_the_newest_plan_expects_to_miss_is_told_of_those_it_plans_for():
+    plane = Plane(FakeActuator({"w": Quota(1100), "v": Quota(1100)}), hosts=[Host(2200, 0)])
+    busy = await FakeWorker.attach(plane)
+    calm = await FakeWorker.attach(plane, worker_id="v", service="files", model_digest="e")
+
+    def told(worker: str, service: str) -> float | None:
+        return plane.metric("sponge_control_expected_misses_per_second", service=service, worker=worker)
+
+    assert told("w", "vision") is None  # not planned for yet
+    for _ in range(4):
+        await busy.second(60)
+        await calm.second(1)
+    newest = plane.loop.round_of(busy.session.worker)
+    assert newest is not None
+    assert told("w", "vision") == newest.plan.assignments[0].reasons.expected_misses > 10
+    assert told("v", "files") == newest.plan.assignments[1].reasons.expected_misses < 1
+    plane.now += 10.0  # in which the busy one says nothing
+    await calm.second(1)
+    assert told("w", "vision") is None
+    assert told("v", "files") is not None
+    plane.loop.detach(calm.session)
+    assert told("v", "files") is None
+
+
+@dataclass
+class Claimant:
+    """A worker that says how much memory it uses, and has a limit of 1 GiB, beside another under load."""
+
+    claims: pb.Usage = field(default_factory=pb.Usage)
+    hello: dict[str, object] = field(default_factory=dict)
+    seconds: int = 10  # that it reports for
+    holds_quota: bool = True
+
+    async def beside(self) -> tuple[Plane, FakeWorker]:
+        quotas = {"w": Quota(1100, 1 << 30), "v": Quota(1100, 1 << 30)} if self.holds_quota else {}
+        config = Config(actuator=Actuator(resize_memory=True))
+        plane = Plane(FakeActuator(quotas, holds_quota=self.holds_quota), config)
+        claimant = await FakeWorker.attach(plane, **self.hello)
+        other = await FakeWorker.attach(plane, worker_id="v", service="files", max_instances=1)
+        for second in range(10):
+            claimant.obey()
+            sample = pb.Sample(
+                window_s=1.0,
+                starting=claimant.session.worker.starting,
+                allocation=claimant.allocation,
+                acknowledged=claimant.version,
+                usage=self.claims,
+            )
+            if second < self.seconds:
+                plane.loop.record(claimant.session, sample)
+            await other.second(8)
+        return plane, other
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        Claimant(pb.Usage(memory_bytes=1 << 50)),
+        Claimant(pb.Usage(memory_peak_bytes=1 << 50)),
+        Claimant(pb.Usage(memory_bytes=1 << 50), seconds=3),
+        Claimant(pb.Usage(memory_bytes=1 << 50), {"starting": True}),
+        Claimant(
+            hello={
+                "starting": True,
+                "allocation": pb.Allocation(
+                    cpu_millicores=1100, instances=1, threads=1, max_batch=1, memory_bytes=1 << 50
+                ),
+            },
+            holds_quota=False,
+        ),
+    ],
+    ids=["in use", "at its peak", "then silent", "while it starts", "as its own limit"],
+)
+async def test_whatever_memory_a_worker_claims_others_keep_their_cpu(liar):
+    _, beside_honest = await replace(
+        liar, claims=pb.Usage(), hello={"starting": "starting" in liar.hello}
+    ).beside()
+    plane, other = await liar.beside()
+    assert other.allocation.cpu_millicores == beside_honest.allocation.cpu_millicores > 500
+    newest = plane.loop.round_of(other.session.worker)
+    assert newest is not None
+    kept = sum(memory_bytes for _, memory_bytes in newest.kept.values())
+    assert kept + sum(state.memory_base_bytes for state in newest.services) <= 1.25 * (1 << 33)
 
 
 async def goodbye(plane: Plane, worker: FakeWorker) -> Quota:
