@@ -29,22 +29,34 @@ class Drift:
     """Of one worker, against what its model is believed to take.
 
     While it lasts work takes `slower` times what is believed in the mean, and `wider` times the upper estimate; both
-    are 1 otherwise. What an execution took, over `slower`, is what tells of the model. `quantile` is that of the
+    are 1 otherwise. What an execution took, over `factor`, is what tells of the model. `quantile` is that of the
     upper estimates.
+
+    Work is the wall time of an execution or, where a quota throttles it, its CPU time. A slower CPU lengthens both,
+    a neighbour who is waited for only the former: the two are never held against each other, and as long as there
+    are wall times they count.
     """
 
     def __init__(self, quantile: float = UPPER) -> None:
         self._sigmas = NormalDist().inv_cdf(quantile)  # from the mean to the upper estimate
         self.slower = self.wider = 1.0
         self.began_at: float | None = None  # None: there is none
+        self._by_cpu = False  # what is compared
         self._seen_at = -math.inf
         self._seen_s = 0.0  # how long of it
         self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
         self._sums = [0.0, 0.0]  # of what was slower, of what was faster
         self._since = [0, 0]  # executions since each was zero
 
-    def observe(self, work_s: float, mean_s: float, upper_s: float, now: float) -> None:
+    def observe(
+        self, work_s: float, mean_s: float, upper_s: float, now: float, *, by_cpu: bool = False
+    ) -> None:
         """An execution took `work_s` with none beside it, of which `mean_s` and `upper_s` were believed."""
+        if by_cpu != self._by_cpu:
+            if by_cpu and now - self._seen_at < UNSEEN_S:
+                return
+            self.end()
+            self._by_cpu = by_cpu
         ratio, above = math.log(work_s / mean_s), math.log(work_s / upper_s)
         self._newest.append((ratio, above))
         unseen_s, self._seen_at = now - self._seen_at, now
@@ -70,6 +82,10 @@ class Drift:
         self._seen_s = 0.0
         self._newest.clear()
         self._sums, self._since = [0.0, 0.0], [0, 0]
+
+    def factor(self, by_cpu: bool) -> float:
+        """How many times what is believed an execution's wall or CPU time is, as far as this tells."""
+        return self.slower if by_cpu == self._by_cpu else 1.0
 
     def seen(self, now: float) -> bool:
         """Whether any execution of the last half-life could be compared."""

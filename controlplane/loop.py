@@ -32,6 +32,9 @@ from protos import control_pb2
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
 
+# Workers of a predecessor attach within a second: a plan for those that come first would give away what others have.
+GATHER_S = 1.0
+
 log = structlog.get_logger()
 
 
@@ -69,7 +72,7 @@ class ControlLoop:
         self._progress = asyncio.Event()
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
-            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
+            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s, clock
         )
         self._admission = Admission(
             config, fleet, actuator, metrics, clock, self._progress.set, self.reconciliation.is_known
@@ -84,6 +87,8 @@ class ControlLoop:
             tasks.create_task(self._go_round())
 
     async def _go_round(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        await self.tick()
         while True:
             host_full = any(host.full for host in self.fleet.hosts.values())
             rest_s = governor.rest_s(host_full, self._config.governor.rest_s)

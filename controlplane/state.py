@@ -213,11 +213,12 @@ class Fleet:
             if execution.mixed or beyond:
                 continue
             work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
-            # Of several threads under a quota only the mean is known; of one its CPU time is, which no quota changes.
-            if threads == 1 or not throttled(threads, busy, millicores):
-                _compare(worker, rows, threads, work_s, busy, now)
+            stretched = throttled(threads, busy, millicores)
+            by_cpu = stretched and threads == 1  # of several threads only the mean is known
+            if by_cpu or not stretched:
+                _compare(worker, rows, threads, work_s, busy, now, by_cpu)
             # What this worker alone has come to tells others nothing of the model.
-            worker.latency.record(rows, threads, work_s / worker.drift.slower, busy, now)
+            worker.latency.record(rows, threads, work_s / worker.drift.factor(by_cpu), busy, now)
         self._settle(worker, now)
         if sample.starting or sample.window_s <= 0:
             return
@@ -262,10 +263,14 @@ class Fleet:
         worker.core_seconds_executing += sum(e.cpu_ms for e in sample.executions) / 1000
 
 
-def _compare(worker: Worker, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
+def _compare(
+    worker: Worker, rows: int, threads: int, work_s: float, busy: float, now: float, by_cpu: bool
+) -> None:
     """Hold an execution against what is believed of its size, where that is known well."""
     believed = worker.believed
     if believed is None or work_s <= 0 or believed.executed(rows, threads) < MATURE:
         return
     alone_s = work_s / (1 + believed.kappa * (max(1.0, busy) - 1))
-    worker.drift.observe(alone_s, believed.mean(rows, threads), believed.upper(rows, threads), now)
+    worker.drift.observe(
+        alone_s, believed.mean(rows, threads), believed.upper(rows, threads), now, by_cpu=by_cpu
+    )

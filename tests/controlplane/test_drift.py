@@ -149,6 +149,25 @@ def test_a_slower_cpu_is_seen_under_a_quota_too():
     assert worker.drift.slower == pytest.approx(1.5)
 
 
+def test_a_neighbour_is_not_forgotten_for_executions_that_a_quota_throttles():
+    shared, (worker,) = fleet("one")
+    for second in range(10):
+        report(shared, worker, 75.0, 5, second)
+        report(shared, worker, 100.0, 50, second + 0.5, millicores=500, cpu_ms=50.0)
+    assert worker.drift.slower == pytest.approx(1.5)
+    # And neither is taken for the other in what is learned.
+    assert worker.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
+
+
+def test_where_a_quota_throttles_all_of_them_what_a_neighbour_did_is_over():
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 75.0, 20, 1.0)
+    assert worker.drift.slower == pytest.approx(1.5)
+    for second in range(2, 10 + round(UNSEEN_S)):
+        report(shared, worker, 100.0, 5, second, millicores=500, cpu_ms=50.0)
+    assert worker.drift.slower == 1.0
+
+
 def test_sizes_that_are_hardly_known_say_nothing_of_drift():
     shared, (worker,) = fleet("one", executions=MATURE - 1)
     report(shared, worker, 200.0, 50, 1.0)

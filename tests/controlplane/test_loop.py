@@ -3,10 +3,11 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controlplane import planner
+from controlplane import loop, planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Allocation, Quota
 from controlplane.config import Config, Governor, ServicePolicy
@@ -213,14 +214,22 @@ async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):
     assert plane.actuator.quotas["w"].cpu_millicores < 1100
 
 
-async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
-    worker = await FakeWorker.attach(plane)
+@pytest.fixture
+def patient(plane, monkeypatch) -> Plane:
+    """A control plane that plans once a minute, and whose workers have all come."""
+    monkeypatch.setattr(loop, "GATHER_S", 0.0)
+    seldom = msgspec.structs.replace(plane.config.planner, interval_s=60.0)
+    return Plane(plane.actuator, msgspec.structs.replace(plane.config, planner=seldom))
+
+
+async def test_distress_is_planned_for_without_waiting_for_the_interval(patient):
+    worker = await FakeWorker.attach(patient)
     for _ in range(12):
         await worker.second(2)
     small = worker.allocation.cpu_millicores
-    running = asyncio.create_task(plane.loop.run())
+    running = asyncio.create_task(patient.loop.run())
     waiting = [pb.Waiting(remaining_ms=450, rows=1)] * 9
-    plane.loop.record(
+    patient.loop.record(
         worker.session,
         pb.Sample(
             window_s=0.05,
@@ -230,24 +239,24 @@ async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
             acknowledged=worker.version,
         ),
     )
-    # Well within the interval of one second, which this test never lets pass.
-    directive = await asyncio.wait_for(worker.session.outbox.get(), plane.config.planner.interval_s / 2)
+    directive = await asyncio.wait_for(worker.session.outbox.get(), 30.0)
     running.cancel()
     assert directive.allocation.cpu_millicores > small
     assert directive.allocation.instances > 1
-    assert "waiting would miss" in plane.store.last(1)[0].reason
+    assert "waiting would miss" in patient.store.last(1)[0].reason
 
 
-async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(plane):
-    running = asyncio.create_task(plane.loop.run())
-    worker = await FakeWorker.attach(plane)
-    plane.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(patient):
+    worker = await FakeWorker.attach(patient)
+    running = asyncio.create_task(patient.loop.run())
 
-    async def planned():
-        while plane.loop.round_of(worker.session.worker) is None:  # noqa: ASYNC110 - nothing tells of a round
+    async def planned(number: int) -> None:
+        while (made := patient.loop.round_of(worker.session.worker)) is None or len(made.workers) < number:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(planned(), plane.config.planner.interval_s / 2)
+    await planned(0)  # the first round is over; it has told nothing yet
+    patient.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+    await asyncio.wait_for(planned(1), 30.0)
     running.cancel()
 
 
