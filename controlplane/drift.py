@@ -21,6 +21,8 @@ LEAST_SPREAD = 0.1
 NEWEST = 32
 MARGIN_QUANTILE = 0.95
 OVER = LEAST_SPREAD  # up to this ratio, as a logarithm, it is no change
+# What a quota makes of an execution is foreseen within a seventh in the median: up to a fifth more is no change.
+TOLERATED = 1.2
 # A longer time without an execution that could be compared counts as so much: nobody knows what was in it.
 UNSEEN_S = 10.0
 
@@ -32,16 +34,16 @@ class Drift:
     are 1 otherwise. What an execution took, over `factor`, is what tells of the model. `quantile` is that of the
     upper estimates.
 
-    Work is the wall time of an execution or, where a quota throttles it, its CPU time. A slower CPU lengthens both,
-    a neighbour who is waited for only the former: the two are never held against each other, and as long as there
-    are wall times they count.
+    What a quota throttles takes longer for that as well, which is foreseen, but not as well as an execution is
+    known: as long as there are others only those count. And what comes of throttled ones is this machine's, now: it
+    is neither taken out of what tells of the model nor ever becomes a part of it.
     """
 
     def __init__(self, quantile: float = UPPER) -> None:
         self._sigmas = NormalDist().inv_cdf(quantile)  # from the mean to the upper estimate
         self.slower = self.wider = 1.0
         self.began_at: float | None = None  # None: there is none
-        self._by_cpu = False  # what is compared
+        self._throttled = False  # what is compared
         self._seen_at = -math.inf
         self._seen_s = 0.0  # how long of it
         self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
@@ -49,15 +51,15 @@ class Drift:
         self._since = [0, 0]  # executions since each was zero
 
     def observe(
-        self, work_s: float, mean_s: float, upper_s: float, now: float, *, by_cpu: bool = False
+        self, took_s: float, mean_s: float, upper_s: float, now: float, *, throttled: bool = False
     ) -> None:
-        """An execution took `work_s` with none beside it, of which `mean_s` and `upper_s` were believed."""
-        if by_cpu != self._by_cpu:
-            if by_cpu and now - self._seen_at < UNSEEN_S:
+        """An execution took `took_s`, of which `mean_s` and `upper_s` were believed where and as it ran."""
+        if throttled != self._throttled:
+            if throttled and now - self._seen_at < UNSEEN_S:
                 return
             self.end()
-            self._by_cpu = by_cpu
-        ratio, above = math.log(work_s / mean_s), math.log(work_s / upper_s)
+            self._throttled = throttled
+        ratio, above = math.log(took_s / mean_s), math.log(took_s / upper_s)
         self._newest.append((ratio, above))
         unseen_s, self._seen_at = now - self._seen_at, now
         if self.began_at is not None:
@@ -83,9 +85,9 @@ class Drift:
         self._newest.clear()
         self._sums, self._since = [0.0, 0.0], [0, 0]
 
-    def factor(self, by_cpu: bool) -> float:
-        """How many times what is believed an execution's wall or CPU time is, as far as this tells."""
-        return self.slower if by_cpu == self._by_cpu else 1.0
+    def factor(self, throttled: bool) -> float:
+        """How many times what its model tells an execution took, as far as that is known."""
+        return 1.0 if throttled or self._throttled else self.slower
 
     def seen(self, now: float) -> bool:
         """Whether any execution of the last half-life could be compared."""
@@ -93,8 +95,8 @@ class Drift:
 
     @property
     def lasting(self) -> float:
-        """`slower`, once it has been seen for a half-life; 1 until then."""
-        return self.slower if self._seen_s >= HALF_LIFE_S else 1.0
+        """`slower`, once it has been seen for a half-life; 1 until then, and of what is throttled."""
+        return self.slower if self._seen_s >= HALF_LIFE_S and not self._throttled else 1.0
 
     def _follow(self) -> None:
         ratios, above = np.array(self._newest).T

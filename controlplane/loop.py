@@ -225,8 +225,12 @@ class ControlLoop:
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        for worker, latency in zip(workers, believed, strict=True):
+        for worker in self.fleet.workers.values():
+            if worker.host is host:
+                worker.expected_misses = None
+        for worker, latency, assignment in zip(workers, believed, plan.assignments, strict=True):
             worker.believed = latency
+            worker.expected_misses = assignment.reasons.expected_misses
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
@@ -292,7 +296,7 @@ class ControlLoop:
                 millicores, memory_bytes = kept.get(worker.service, (0, 0))
                 kept[worker.service] = (
                     millicores + self._kept_millicores(worker),
-                    memory_bytes + (worker.allocation.memory_bytes or worker.sample.usage.memory_bytes),
+                    memory_bytes + self._kept_memory(worker),
                 )
         return kept
 
@@ -307,6 +311,10 @@ class ControlLoop:
         if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
             return claimed
         return min(claimed, in_force.cpu_millicores)
+
+    def _kept_memory(self, worker: Worker) -> int:
+        """Likewise in bytes: the limit it was given, else what it claims and can have."""
+        return worker.memory_within(worker.allocation.memory_bytes or worker.sample.usage.memory_bytes)
 
     def _poll(self) -> None:
         now = self._clock()

@@ -109,6 +109,11 @@ class FleetCollector(Collector):
         rate = GaugeMetricFamily(
             "sponge_control_arrival_rate", "Requests a second.", labels=["service", "worker"]
         )
+        misses = GaugeMetricFamily(
+            "sponge_control_expected_misses_per_second",
+            "Deadlines that the newest plan expects to be missed, each weighed as the planner does.",
+            labels=["service", "worker"],
+        )
         drift = GaugeMetricFamily(
             "sponge_control_drift_ratio",
             "What executions take of late, over what is believed of the model; 1 without drift.",
@@ -127,9 +132,11 @@ class FleetCollector(Collector):
             if aim is not None:
                 target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
+            if worker.expected_misses is not None:
+                misses.add_metric(labels, worker.expected_misses)
             drift.add_metric(labels, worker.drift.slower)
             overdue.add_metric(labels, float(worker.resize.overdue))
-        yield from (quota, target, rate, drift, overdue)
+        yield from (quota, target, rate, misses, drift, overdue)
         yield from self._hosts()
         yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
 

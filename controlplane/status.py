@@ -46,9 +46,9 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
         cores_used=worker.cores_used(),
-        memory_base_bytes=int(sample.usage.memory_bytes * needed),
+        memory_base_bytes=int(worker.memory_within(sample.usage.memory_bytes) * needed),
         memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20) * needed),
-        memory_peak_bytes=int(sample.usage.memory_peak_bytes * needed),
+        memory_peak_bytes=int(worker.memory_within(sample.usage.memory_peak_bytes) * needed),
     )
 
 

@@ -1,7 +1,7 @@
 """The loop with a fake owner of quotas and a clock that tests move."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from controlplane import loop, planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Allocation, Quota
-from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.config import Actuator, Config, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import UNKNOWN_WORK_S
@@ -697,6 +697,91 @@ async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
     newest = plane.loop.round_of(other.session.worker)
     assert newest is not None
     assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
+
+
+async def test_what_the_newest_plan_expects_to_miss_is_told_of_those_it_plans_for():
+    plane = Plane(FakeActuator({"w": Quota(1100), "v": Quota(1100)}), hosts=[Host(2200, 0)])
+    busy = await FakeWorker.attach(plane)
+    calm = await FakeWorker.attach(plane, worker_id="v", service="files", model_digest="e")
+
+    def told(worker: str, service: str) -> float | None:
+        return plane.metric("sponge_control_expected_misses_per_second", service=service, worker=worker)
+
+    assert told("w", "vision") is None  # not planned for yet
+    for _ in range(4):
+        await busy.second(60)
+        await calm.second(1)
+    newest = plane.loop.round_of(busy.session.worker)
+    assert newest is not None
+    assert told("w", "vision") == newest.plan.assignments[0].reasons.expected_misses > 10
+    assert told("v", "files") == newest.plan.assignments[1].reasons.expected_misses < 1
+    plane.now += 10.0  # in which the busy one says nothing
+    await calm.second(1)
+    assert told("w", "vision") is None
+    assert told("v", "files") is not None
+    plane.loop.detach(calm.session)
+    assert told("v", "files") is None
+
+
+@dataclass
+class Claimant:
+    """A worker that says how much memory it uses, and has a limit of 1 GiB, beside another under load."""
+
+    claims: pb.Usage = field(default_factory=pb.Usage)
+    hello: dict[str, object] = field(default_factory=dict)
+    seconds: int = 10  # that it reports for
+    holds_quota: bool = True
+
+    async def beside(self) -> tuple[Plane, FakeWorker]:
+        quotas = {"w": Quota(1100, 1 << 30), "v": Quota(1100, 1 << 30)} if self.holds_quota else {}
+        config = Config(actuator=Actuator(resize_memory=True))
+        plane = Plane(FakeActuator(quotas, holds_quota=self.holds_quota), config)
+        claimant = await FakeWorker.attach(plane, **self.hello)
+        other = await FakeWorker.attach(plane, worker_id="v", service="files", max_instances=1)
+        for second in range(10):
+            claimant.obey()
+            sample = pb.Sample(
+                window_s=1.0,
+                starting=claimant.session.worker.starting,
+                allocation=claimant.allocation,
+                acknowledged=claimant.version,
+                usage=self.claims,
+            )
+            if second < self.seconds:
+                plane.loop.record(claimant.session, sample)
+            await other.second(8)
+        return plane, other
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        Claimant(pb.Usage(memory_bytes=1 << 50)),
+        Claimant(pb.Usage(memory_peak_bytes=1 << 50)),
+        Claimant(pb.Usage(memory_bytes=1 << 50), seconds=3),
+        Claimant(pb.Usage(memory_bytes=1 << 50), {"starting": True}),
+        Claimant(
+            hello={
+                "starting": True,
+                "allocation": pb.Allocation(
+                    cpu_millicores=1100, instances=1, threads=1, max_batch=1, memory_bytes=1 << 50
+                ),
+            },
+            holds_quota=False,
+        ),
+    ],
+    ids=["in use", "at its peak", "then silent", "while it starts", "as its own limit"],
+)
+async def test_whatever_memory_a_worker_claims_others_keep_their_cpu(liar):
+    _, beside_honest = await replace(
+        liar, claims=pb.Usage(), hello={"starting": "starting" in liar.hello}
+    ).beside()
+    plane, other = await liar.beside()
+    assert other.allocation.cpu_millicores == beside_honest.allocation.cpu_millicores > 500
+    newest = plane.loop.round_of(other.session.worker)
+    assert newest is not None
+    kept = sum(memory_bytes for _, memory_bytes in newest.kept.values())
+    assert kept + sum(state.memory_base_bytes for state in newest.services) <= 1.25 * (1 << 33)
 
 
 async def goodbye(plane: Plane, worker: FakeWorker) -> Quota:
