@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from controlplane import governor, planner, status
 from controlplane.actuators import Actuator
 from controlplane.admission import Admission
+from controlplane.cell import Cell
 from controlplane.config import Config
 from controlplane.decisions import Decisions
 from controlplane.explanation import Round
@@ -134,10 +135,11 @@ class ControlLoop:
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
         self._close(hello.worker_id)
+        cells: Mapping[tuple[int, int], Cell] = {}
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             cells = self._priors.beneath(remembered, hello.service, hello.model_digest, self._clock())
-            self.fleet.remember(hello.model_digest, cells)
+        self.fleet.remember(hello.model_digest, cells)
         session = await self._admission.admit(hello)
         self._close(hello.worker_id)  # another may have opened meanwhile
         self._sessions[hello.worker_id] = session

@@ -93,7 +93,7 @@ class Metrics:
 
 
 class FleetCollector(Collector):
-    """Reads the believed state of the fleet at scrape time."""
+    """Reads the believed state of the fleet at scrape time, in a thread of its own."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -124,7 +124,7 @@ class FleetCollector(Collector):
             "1 while a worker owes the acknowledgement of its allocation.",
             labels=["service", "worker"],
         )
-        for worker in fleet.workers.values():
+        for worker in list(fleet.workers.values()):  # at once: workers come and go meanwhile
             labels = [worker.service, worker.worker_id]
             in_force, aim = worker.resize.in_force, worker.resize.target
             if in_force is not None and in_force.cpu_millicores is not None:

@@ -134,8 +134,11 @@ class Resize:
 
     @property
     def overdue(self) -> bool:
-        """Whether an acknowledgement took longer than ack_timeout_s, as of the last call with a `now`."""
-        return any(sent_at + self._ack_timeout_s <= self._now for sent_at in self._sent_at.values())
+        """Whether an acknowledgement took longer than ack_timeout_s, as of the last call with a `now`.
+
+        For any thread.
+        """
+        return any(sent_at + self._ack_timeout_s <= self._now for sent_at in list(self._sent_at.values()))
 
     def contradicts(self, quota: Quota) -> bool:
         """Whether somebody else must have changed the quota, if `quota` is what it reads as."""
@@ -256,15 +259,6 @@ class Resize:
             self._least = next((one for one in (*believed, *wanted) if one.reads_as(quota)), quota)
             self._certain = True
         return self._step(now)
-
-    def wake_at(self) -> float | None:
-        """When `poll` has something to do; None for not before something else happens."""
-        times = [at for sent in self._sent_at.values() if (at := sent + self._ack_timeout_s) > self._now]
-        if self.version in self._sent_at:
-            times.append(self._told_at + self._ack_timeout_s)
-        if self._writing is None and self._must_write():
-            times.append(self._retry_at)
-        return min(times, default=None)
 
     def poll(self, now: float) -> list[Action]:
         """Try a failed write again, and send the target again, once their time has come; notice what is overdue."""

@@ -23,6 +23,7 @@ _USE_WINDOW_S = 1.0
 # How fast the CPU of gRPC and Python for one request is learned, per sample.
 _OVERHEAD_GAIN = 0.05
 _MAX_OVERHEAD_S = 0.010
+_MAX_ABSENT = 1000  # models that are known without a worker
 
 
 @dataclass(slots=True)
@@ -167,8 +168,17 @@ class Fleet:
         return self._models
 
     def remember(self, digest: str, cells: Mapping[tuple[int, int], Cell]) -> None:
-        """Begin with what was known of a model before; one that is known already stays as it is."""
-        self._models.setdefault(digest, LatencyModel(self._latency_quantile, cells))
+        """A worker of a model is about to attach: begin with what was known of that before.
+
+        One that is known already stays as it is.
+        """
+        known = self._models.pop(digest, None)
+        self._models[digest] = LatencyModel(self._latency_quantile, cells) if known is None else known
+        # Of those without a worker keep the newest: of the others the store has what it was told until they went.
+        used = {worker.hello.model_digest for worker in self.workers.values()}
+        absent = [each for each in self._models if each not in used]
+        for each in absent[:-_MAX_ABSENT]:
+            del self._models[each]
 
     def attach(
         self,
@@ -201,6 +211,8 @@ class Fleet:
         """The stream of `worker` has ended; a newer stream of the same process stays."""
         if self.workers.get(worker.worker_id) is worker:
             del self.workers[worker.worker_id]
+            digest = worker.hello.model_digest
+            self._models[digest] = self._models.pop(digest)  # the newest of those without a worker
 
     def record(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         """Learn from a sample. Raises AbsurdReportError, having changed nothing."""

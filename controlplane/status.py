@@ -31,11 +31,13 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             whole_cores=policy.whole_cores,
         ),
         queue=[
-            Waiting(w.remaining_ms / 1000, w.rows, (w.remaining_ms + w.waited_ms) / 1000)
+            Waiting(
+                w.remaining_ms / 1000, min(w.rows, hello.max_batch), (w.remaining_ms + w.waited_ms) / 1000
+            )
             for w in sample.waiting
             if w.remaining_ms > 0
         ],
-        running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
+        running=[(r.elapsed_ms / 1000, min(r.rows, hello.max_batch)) for r in sample.running],
         slower=worker.drift.slower,
         wider=worker.drift.wider,
         current=worker.allocation,

@@ -606,6 +606,34 @@ async def test_what_no_execution_was_of_is_as_profiled_after_a_restart_too(tmp_p
         plane.store.close()
 
 
+async def test_models_that_are_gone_are_known_by_the_store_alone_until_they_come_back(tmp_path):
+    plane = Plane(FakeActuator({"w": Quota(1100)}), path=str(tmp_path / "db"))
+    await FakeWorker.attach(plane, worker_id="stays", model_digest="served")
+    worker = await FakeWorker.attach(plane)
+    await worker.second(20, wall_ms=12.0)
+    await plane.loop._memory.keep(plane.fleet.models)
+
+    async def others(numbers: range) -> None:
+        for number in numbers:
+            other = await FakeWorker.attach(plane, worker_id=f"w{number}", model_digest=f"d{number}")
+            plane.loop.detach(other.session)
+
+    await others(range(1100))
+    assert len(plane.fleet.models) == 1002
+    learned = plane.fleet.models["d"]
+    plane.loop.detach(worker.session)
+    await others(range(1100, 2099))
+    assert plane.fleet.models["d"] is learned
+    await others(range(2099, 2101))
+    assert len(plane.fleet.models) == 1001
+    assert "d" not in plane.fleet.models
+    assert "served" in plane.fleet.models
+    await FakeWorker.attach(plane)
+    assert plane.fleet.models["d"] is not learned
+    assert plane.fleet.models["d"].mean(1, 1) == pytest.approx(0.012)
+    plane.store.close()
+
+
 @pytest.mark.parametrize("whole_cores", [False, True])
 async def test_actuators_are_told_who_is_to_have_whole_cores(whole_cores):
     config = Config(services={"vision": ServicePolicy(whole_cores=whole_cores)})

@@ -32,6 +32,17 @@ def test_what_waits_is_told_with_the_budget_that_it_came_with():
     assert status.service_state(worker, ServicePolicy(), Config()).queue == [Waiting(0.1, 2, 0.5)]
 
 
+def test_what_waits_or_runs_has_no_more_rows_than_the_worker_takes_now():
+    fleet, worker = attached()
+    most = worker.hello.max_batch
+    waiting = [pb.Waiting(remaining_ms=100, rows=rows) for rows in (1, most, most + 1)]
+    running = [pb.Running(elapsed_ms=10, rows=most + 1, threads=1)]
+    fleet.record(worker, pb.Sample(window_s=0.2, waiting=waiting, running=running), 0.2)
+    state = status.service_state(worker, ServicePolicy(), Config())
+    assert [each.rows for each in state.queue] == [1, most, most]
+    assert state.running == [(0.01, most)]
+
+
 def test_memory_is_planned_with_head_room_where_it_is_resized():
     fleet, worker = attached()
     usage = pb.Usage(memory_bytes=1000, memory_peak_bytes=2000)
