@@ -416,8 +416,8 @@ class TestUnloading:
             unloading = service.RepositoryModelUnload.future(
                 pb.RepositoryModelUnloadRequest(model_name="spin")
             )
-            eventually(lambda: refused(service.ModelInfer, infer_request("spin", spinning.spins(1))))
-            assert index(service)[0][1] == "UNLOADING"
+            eventually(lambda: index(service)[0][1] == "UNLOADING")
+            assert refused(service.ModelInfer, infer_request("spin", spinning.spins(1)))
             assert not unloading.done()
             for call in waiting:
                 assert output(call.result())[0, 0] == pytest.approx(second)
