@@ -7,6 +7,7 @@ from contextlib import aclosing
 import grpc
 
 from controlplane import explanation, status
+from controlplane.decisions import MOST_PAST
 from controlplane.loop import ControlLoop
 from controlplane.overrides import PolicyError
 from controlplane.reports import AbsurdReportError, check_hello
@@ -74,6 +75,10 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         request: pb.WatchDecisionsRequest,
         context: grpc.aio.ServicerContext[pb.WatchDecisionsRequest, pb.Decision],
     ) -> AsyncIterator[pb.Decision]:
+        if request.past > MOST_PAST:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"past: expected at most {MOST_PAST}, got {request.past}"
+            )
         async with aclosing(self._loop.decisions.watch(request.past)) as decisions:
             async for decision in decisions:
                 yield decision
