@@ -1,5 +1,6 @@
 """A decision with all its inputs, and a store that takes as long as a test wants."""
 
+import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,6 +8,8 @@ from dataclasses import replace
 from controlplane.allocation import Allocation, Version
 from controlplane.decision import Decision, Inputs
 from controlplane.store import Store
+from protos import control_pb2
+from tests.processes import PATIENCE_S
 
 INPUTS = Inputs(
     rate_error=1.25,
@@ -54,12 +57,21 @@ def decision(epoch: int, **changes: object) -> Decision:
 
 
 class SlowStore(Store):
-    """Adds decisions when it may, as one does that waits for another writer."""
+    """Adds and reads decisions when it may, and gives up as one does that another writer keeps waiting."""
 
     def __init__(self, path: str = "") -> None:
         super().__init__(path)
-        self.may_add = threading.Event()
+        self.may_add, self.may_read = threading.Event(), threading.Event()
 
     def add(self, decided: Sequence[tuple[float, Decision]]) -> int:
-        self.may_add.wait()
+        _wait(self.may_add)
         return super().add(decided)
+
+    def last(self, count: int) -> list[control_pb2.Decision]:
+        _wait(self.may_read)
+        return super().last(count)
+
+
+def _wait(until: threading.Event) -> None:
+    if not until.wait(PATIENCE_S):
+        raise sqlite3.OperationalError("database is locked")

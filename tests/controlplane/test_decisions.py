@@ -65,6 +65,7 @@ async def test_who_has_fallen_behind_still_sees_all():
 
 async def test_decisions_go_on_while_the_store_is_busy_and_are_kept_in_order():
     store, registry = SlowStore(), CollectorRegistry()
+    store.may_read.set()
     wall = iter([100.0, 101.0, 102.0, 103.0])
     decisions = Decisions(store, Metrics(registry), lambda: next(wall))
     for epoch in (1, 2):
@@ -117,6 +118,20 @@ async def test_another_writer_holds_up_no_decision(tmp_path):
         other.execute("ROLLBACK")
         await waiting
         assert [d.version.epoch for d in store.last(10)] == [1]
+
+
+async def test_who_watches_waits_for_the_store_and_nobody_else_does():
+    store = SlowStore()
+    store.may_add.set()
+    decisions = Decisions(store, Metrics(CollectorRegistry()))
+    async with aclosing(decisions.watch(2)) as watched:
+        first = asyncio.ensure_future(anext(watched))
+        for epoch in (1, 2, 3):
+            decisions.add(decision(epoch))
+            await decisions.kept()
+        assert not first.done()
+        store.may_read.set()
+        assert [(await first).version.epoch, (await anext(watched)).version.epoch] == [2, 3]
 
 
 @asynccontextmanager
