@@ -168,6 +168,7 @@ def _fleet(config: Config) -> Fleet:
         hosts(config),
         config.planner.request_overhead_ms / 1000,
         config.planner.latency_quantile,
+        config.actuator.period_us / 1e6,
     )
     fleet.policies.update(config.services)
     fleet.paused = config.governor.paused

@@ -182,7 +182,7 @@ class Store(Section, frozen=True, kw_only=True):
     path: str = ""  # SQLite file; "": nothing survives, decisions are kept in memory
     # How often what was learned is written: a process that is killed loses so much of it.
     latency_interval_s: Annotated[float, Meta(ge=1)] = 10.0
-    # Most pairs of rows and threads of a model, of 3 KiB each, that are remembered; those not executed for longest go.
+    # Most pairs of rows and threads of 3 KiB each, of all models, that are kept; those not executed for longest go.
     latency_cells: NonNegative = 4096
 
 

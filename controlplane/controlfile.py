@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from controlplane import cpuset
 from controlplane.config import Actuator, ActuatorKind, Config, Host, Server, ServicePolicy
+from controlplane.shape import CORE_MILLICORES
 from core.config import ConfigError, load
 
 _MIN_QUOTA_US = 1000
@@ -16,8 +17,9 @@ _MIN_QUOTA_US = 1000
 def read(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """Read control.toml; SPONGE_COMPOSE_PROJECT overrides actuator.compose_project unless it is empty.
 
-    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, for what the
-    Kubernetes actuator, or one of several engines, cannot do without, and for what needs another actuator.
+    Raises ConfigError, also for a service whose floor lies above its ceiling, or below what kernels take, or whose
+    ceiling is less than the one whole core it is to have; for what the Kubernetes actuator, or one of several engines,
+    cannot do without; and for what needs another actuator.
     """
     config = load(path, Config)
     # Compose sets it to nothing where it does not know its project.
@@ -109,6 +111,10 @@ def _check_services(path: Path, config: Config) -> None:
         if policy.min_millicores > policy.max_millicores:
             raise ConfigError(
                 f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"
+            )
+        if policy.whole_cores and policy.max_millicores < CORE_MILLICORES:
+            raise ConfigError(
+                f"{path}: services.{name}.max_millicores: expected at least {CORE_MILLICORES} with whole_cores"
             )
 
 

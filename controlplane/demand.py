@@ -16,6 +16,9 @@ DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always 
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
 LEAST_WINDOW_S = 0.2
 SUPPORT = 20  # most points of the budget distribution
+MOST_BUDGETS = (
+    256  # that are followed: of more the lightest say nothing, and a worker has as many as bounds, 34
+)
 # Share of the times ahead in which no more requests come than the upper of a forecast.
 QUANTILE = 0.95
 # Standard deviations from the mean to it: at first those of a normal distribution, then learned, within these bounds.
@@ -249,6 +252,9 @@ class Demand:
             if count > 0:
                 self._budgets[budget_s] = self._budgets.get(budget_s, 0.0) + weight_s * count / total
             lower_ms = bound_ms
+        if len(self._budgets) > MOST_BUDGETS:
+            heaviest = sorted(self._budgets.items(), key=lambda budget: budget[1], reverse=True)
+            self._budgets = dict(heaviest[:MOST_BUDGETS])
 
     def _disperse(self, window_s: float, elapsed_s: float, arrivals: int) -> None:
         """Follow half the squared difference of successive counts, and their mean; equal for Poisson.

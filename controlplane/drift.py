@@ -21,6 +21,8 @@ LEAST_SPREAD = 0.1
 NEWEST = 32
 MARGIN_QUANTILE = 0.95
 OVER = LEAST_SPREAD  # up to this ratio, as a logarithm, it is no change
+# What a quota makes of an execution is foreseen within a seventh in the median: up to a fifth more is no change.
+TOLERATED = 1.2
 # A longer time without an execution that could be compared counts as so much: nobody knows what was in it.
 UNSEEN_S = 10.0
 
@@ -29,23 +31,35 @@ class Drift:
     """Of one worker, against what its model is believed to take.
 
     While it lasts work takes `slower` times what is believed in the mean, and `wider` times the upper estimate; both
-    are 1 otherwise. What an execution took, over `slower`, is what tells of the model. `quantile` is that of the
+    are 1 otherwise. What an execution took, over `factor`, is what tells of the model. `quantile` is that of the
     upper estimates.
+
+    What a quota throttles takes longer for that as well, which is foreseen, but not as well as an execution is
+    known: as long as there are others only those count. And what comes of throttled ones is this machine's, now: it
+    is neither taken out of what tells of the model nor ever becomes a part of it.
     """
 
     def __init__(self, quantile: float = UPPER) -> None:
         self._sigmas = NormalDist().inv_cdf(quantile)  # from the mean to the upper estimate
         self.slower = self.wider = 1.0
         self.began_at: float | None = None  # None: there is none
+        self._throttled = False  # what is compared
         self._seen_at = -math.inf
         self._seen_s = 0.0  # how long of it
         self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
         self._sums = [0.0, 0.0]  # of what was slower, of what was faster
         self._since = [0, 0]  # executions since each was zero
 
-    def observe(self, work_s: float, mean_s: float, upper_s: float, now: float) -> None:
-        """An execution took `work_s` with none beside it, of which `mean_s` and `upper_s` were believed."""
-        ratio, above = math.log(work_s / mean_s), math.log(work_s / upper_s)
+    def observe(
+        self, took_s: float, mean_s: float, upper_s: float, now: float, *, throttled: bool = False
+    ) -> None:
+        """An execution took `took_s`, of which `mean_s` and `upper_s` were believed where and as it ran."""
+        if throttled != self._throttled:
+            if throttled and now - self._seen_at < UNSEEN_S:
+                return
+            self.end()
+            self._throttled = throttled
+        ratio, above = math.log(took_s / mean_s), math.log(took_s / upper_s)
         self._newest.append((ratio, above))
         unseen_s, self._seen_at = now - self._seen_at, now
         if self.began_at is not None:
@@ -71,14 +85,18 @@ class Drift:
         self._newest.clear()
         self._sums, self._since = [0.0, 0.0], [0, 0]
 
+    def factor(self, throttled: bool) -> float:
+        """How many times what its model tells an execution took, as far as that is known."""
+        return 1.0 if throttled or self._throttled else self.slower
+
     def seen(self, now: float) -> bool:
         """Whether any execution of the last half-life could be compared."""
         return now - self._seen_at < HALF_LIFE_S
 
     @property
     def lasting(self) -> float:
-        """`slower`, once it has been seen for a half-life; 1 until then."""
-        return self.slower if self._seen_s >= HALF_LIFE_S else 1.0
+        """`slower`, once it has been seen for a half-life; 1 until then, and of what is throttled."""
+        return self.slower if self._seen_s >= HALF_LIFE_S and not self._throttled else 1.0
 
     def _follow(self) -> None:
         ratios, above = np.array(self._newest).T

@@ -67,10 +67,11 @@ class Governor:
     ) -> Verdict | None:
         """Whether and how to leave `current`; `settled` says that no earlier change is under way.
 
-        `crowded`: others grow into what this one is planned to leave, so it does not wait. See `crowded`.
+        `crowded`: others grow into what this one is planned to leave, so it does not wait but for a second plan.
         `urgent`: `current` would miss much that `planned` would not, for all its CPU.
         """
         self.hold = None
+        first = self._began_at is None
         if self._began_at is None:
             self._began_at = now
         self._plans.append((now, planned))
@@ -84,7 +85,8 @@ class Governor:
         if not settled:
             self.hold = None if _fits(current, planned) else Hold.SETTLING
             return None
-        if crowded and planned.cpu_millicores < current.cpu_millicores:
+        # The first plan may know of a single window, in which by chance nothing came.
+        if crowded and not first and planned.cpu_millicores < current.cpu_millicores:
             return Verdict(Action.SHRINK, planned)
         if now - self._began_at >= self._shrink_hold_s:
             # The newest of the largest: its shape fits what is going on now.

@@ -56,24 +56,22 @@ def solve(
     A multiple-choice knapsack. Where the cheapest of each menu fit together they are the optimum; else dynamic
     programming finds that for CPU alone. Where it does not fit into memory, a price of memory gives a solution and a
     bound, and if those are more than `gap_limit` apart CP-SAT goes on from there, with one worker and a fixed seed.
-    Where nothing fits: the least CPU of each menu, then the least cost.
+    Where nothing fits: of each menu what takes the least memory, at the least cost within CPU, as memory that is short
+    is no reason to leave CPU unused; where those do not fit into CPU, the least CPU of each menu, then the least cost.
     """
     cheapest = tuple(_least([choice.cost for choice in menu]) for menu in menus)
     if _fits(menus, cheapest, host_cpu, host_memory):
         return Solution(cheapest, SolverStatus.OPTIMAL)
-    smallest = tuple(_least([(choice.cpu, choice.cost) for choice in menu]) for menu in menus)
-    overcommitted = Solution(smallest, SolverStatus.OVERCOMMITTED)
-
     table = _Table(menus, host_cpu)
     relaxed = table.least(table.costs)
     if relaxed is None:
-        return overcommitted
+        return _overcommitted(table)
     # What is best without a constraint, and meets it, is best with it.
     if _fits(menus, relaxed, host_cpu, host_memory):
         return Solution(relaxed, SolverStatus.OPTIMAL)
     priced = _priced(table, relaxed, host_memory)
     if priced is None:
-        return overcommitted
+        return _overcommitted(table)
     if priced.gap <= gap_limit:
         return priced.solution()
     return _searched(table, host_memory, priced, time_limit_s, gap_limit)
@@ -141,6 +139,18 @@ class _Table:
             chosen.append(index)
             left -= int(units[index])
         return tuple(reversed(chosen))
+
+
+def _overcommitted(table: _Table) -> Solution:
+    """Give what takes the least memory within the host's CPU; where that does not fit, the least CPU."""
+    frugal = table.least(
+        [
+            np.where(memory == memory.min(), cost, np.inf)
+            for cost, memory in zip(table.costs, table.memory, strict=True)
+        ]
+    )
+    smallest = (_least([(choice.cpu, choice.cost) for choice in menu]) for menu in table.menus)
+    return Solution(frugal or tuple(smallest), SolverStatus.OVERCOMMITTED)
 
 
 def _total(columns: Sequence[Floats], chosen: Sequence[int]) -> float:

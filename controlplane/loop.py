@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from controlplane import governor, planner, status
 from controlplane.actuators import Actuator
 from controlplane.admission import Admission
+from controlplane.cell import Cell
 from controlplane.config import Config
 from controlplane.decision import Decision
 from controlplane.decisions import Decisions
@@ -33,6 +34,9 @@ from protos import control_pb2
 
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
+
+# Workers of a predecessor attach within a second: a plan for those that come first would give away what others have.
+GATHER_S = 1.0
 
 log = structlog.get_logger()
 
@@ -71,7 +75,7 @@ class ControlLoop:
         self._progress = asyncio.Event()
         self._memory = Memory(store, config.store, metrics, clock)
         self.reconciliation = Reconciliation(
-            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s
+            fleet, self._sessions, actuator, config.actuator.reconcile_interval_s, clock
         )
         self._admission = Admission(
             config, fleet, actuator, metrics, clock, self._progress.set, self.reconciliation.is_known
@@ -86,6 +90,8 @@ class ControlLoop:
             tasks.create_task(self._go_round())
 
     async def _go_round(self) -> None:
+        await asyncio.sleep(GATHER_S)
+        await self.tick()
         while True:
             host_full = any(host.full for host in self.fleet.hosts.values())
             rest_s = governor.rest_s(host_full, self._config.governor.rest_s)
@@ -131,10 +137,11 @@ class ControlLoop:
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
         self._close(hello.worker_id)
+        cells: Mapping[tuple[int, int], Cell] = {}
         if hello.model_digest not in self.fleet.models:
             remembered = self._memory.recall(hello.model_digest)
             cells = self._priors.beneath(remembered, hello.service, hello.model_digest, self._clock())
-            self.fleet.remember(hello.model_digest, cells)
+        self.fleet.remember(hello.model_digest, cells)
         session = await self._admission.admit(hello)
         self._close(hello.worker_id)  # another may have opened meanwhile
         self._sessions[hello.worker_id] = session
@@ -221,8 +228,12 @@ class ControlLoop:
         # The solver may take its time; samples and acknowledgements must not wait for it.
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
-        for worker, latency in zip(workers, believed, strict=True):
+        for worker in self.fleet.workers.values():
+            if worker.host is host:
+                worker.expected_misses = None
+        for worker, latency, assignment in zip(workers, believed, plan.assignments, strict=True):
             worker.believed = latency
+            worker.expected_misses = assignment.reasons.expected_misses
         if (tried := exploration.planned(states, plan, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
@@ -283,7 +294,7 @@ class ControlLoop:
                 millicores, memory_bytes = kept.get(worker.service, (0, 0))
                 kept[worker.service] = (
                     millicores + self._kept_millicores(worker),
-                    memory_bytes + (worker.allocation.memory_bytes or worker.sample.usage.memory_bytes),
+                    memory_bytes + self._kept_memory(worker),
                 )
         return kept
 
@@ -298,6 +309,10 @@ class ControlLoop:
         if in_force is None or in_force.cpu_millicores is None or not self.actuator.holds_quota:
             return claimed
         return min(claimed, in_force.cpu_millicores)
+
+    def _kept_memory(self, worker: Worker) -> int:
+        """Likewise in bytes: the limit it was given, else what it claims and can have."""
+        return worker.memory_within(worker.allocation.memory_bytes or worker.sample.usage.memory_bytes)
 
     def _poll(self) -> None:
         now = self._clock()

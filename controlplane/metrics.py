@@ -93,7 +93,7 @@ class Metrics:
 
 
 class FleetCollector(Collector):
-    """Reads the believed state of the fleet at scrape time."""
+    """Reads the believed state of the fleet at scrape time, in a thread of its own."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -109,6 +109,11 @@ class FleetCollector(Collector):
         rate = GaugeMetricFamily(
             "sponge_control_arrival_rate", "Requests a second.", labels=["service", "worker"]
         )
+        misses = GaugeMetricFamily(
+            "sponge_control_expected_misses_per_second",
+            "Deadlines that the newest plan expects to be missed, each weighed as the planner does.",
+            labels=["service", "worker"],
+        )
         drift = GaugeMetricFamily(
             "sponge_control_drift_ratio",
             "What executions take of late, over what is believed of the model; 1 without drift.",
@@ -119,7 +124,7 @@ class FleetCollector(Collector):
             "1 while a worker owes the acknowledgement of its allocation.",
             labels=["service", "worker"],
         )
-        for worker in fleet.workers.values():
+        for worker in list(fleet.workers.values()):  # at once: workers come and go meanwhile
             labels = [worker.service, worker.worker_id]
             in_force, aim = worker.resize.in_force, worker.resize.target
             if in_force is not None and in_force.cpu_millicores is not None:
@@ -127,9 +132,11 @@ class FleetCollector(Collector):
             if aim is not None:
                 target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
+            if worker.expected_misses is not None:
+                misses.add_metric(labels, worker.expected_misses)
             drift.add_metric(labels, worker.drift.slower)
             overdue.add_metric(labels, float(worker.resize.overdue))
-        yield from (quota, target, rate, drift, overdue)
+        yield from (quota, target, rate, misses, drift, overdue)
         yield from self._hosts()
         yield GaugeMetricFamily("sponge_control_workers", "Attached workers.", value=len(fleet.workers))
 

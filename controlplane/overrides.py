@@ -8,6 +8,7 @@ import structlog
 
 from controlplane.config import ServicePolicy
 from controlplane.metrics import Metrics
+from controlplane.shape import CORE_MILLICORES
 from controlplane.state import Fleet
 from controlplane.store import Store
 
@@ -78,6 +79,8 @@ class Overrides:
             raise PolicyError(str(error)) from error
         if after.min_millicores > after.max_millicores:
             raise PolicyError(f"min_millicores: expected at most max_millicores = {after.max_millicores}")
+        if after.whole_cores and after.max_millicores < CORE_MILLICORES:
+            raise PolicyError(f"max_millicores: expected at least {CORE_MILLICORES} with whole_cores")
         if asked:
             self._set[service] = dict(asked)
             self._fleet.policies[service] = after

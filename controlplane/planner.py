@@ -93,9 +93,9 @@ def plan(
 ) -> Plan:
     """Choose for each service so that the sum of CPU and missed deadlines costs least.
 
-    All is soft but the host's CPU and memory (bytes). When the floors alone exceed those, everybody gets the
+    All is soft but the host's CPU and memory (bytes). When the floors alone exceed its CPU, everybody gets the
     smallest configuration there is for it: quotas are ceilings, and CPU shares in proportion to them divide
-    the host.
+    the host. When the least memory of all exceeds its memory, everybody is planned that, and CPU is divided as ever.
     """
     found = [menu(candidates(service, host_millicores, settings)) for service in services]
     menus = [options for options, _ in found]

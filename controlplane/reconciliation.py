@@ -1,8 +1,7 @@
 """What is in force, looked at again and again: the control plane is not the only one who can change it."""
 
 import asyncio
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -13,7 +12,7 @@ from controlplane.state import Fleet, Host
 # Between looks: who changes a quota again and again is answered twice a second.
 _REST_S = 0.5
 
-AGAIN_S = 60.0  # an outage that lasts, or comes and goes, is told no more often
+STEADY_S = 30.0  # has a host answered for so long, its outage is over; until then what fails is no other one
 
 log = structlog.get_logger()
 
@@ -22,15 +21,21 @@ class Reconciliation:
     """Has sessions compare what is in force with what is believed: every `interval_s`, and when a change is told."""
 
     def __init__(
-        self, fleet: Fleet, sessions: Mapping[str, Session], actuator: Actuator, interval_s: float
+        self,
+        fleet: Fleet,
+        sessions: Mapping[str, Session],
+        actuator: Actuator,
+        interval_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._fleet = fleet
         self._sessions = sessions
         self._actuator = actuator
         self._interval_s = interval_s
+        self._clock = clock
         self._changed: set[str] = set()
         self._told = asyncio.Event()
-        self._complained_at: dict[str, float] = {}  # by host
+        self._failed_at: dict[str, float] = {}  # of hosts with an outage: the last time
 
     async def run(self) -> None:
         """Look until cancelled; returns where nobody holds a quota."""
@@ -93,11 +98,13 @@ class Reconciliation:
             self.changed("")
 
     def _note(self, host: Host, failure: str) -> None:
-        """Note whether a host answers; one that answers now and then is complained of once in AGAIN_S."""
-        now = asyncio.get_running_loop().time()
-        if failure and now - self._complained_at.get(host.name, -math.inf) >= AGAIN_S:
-            self._complained_at[host.name] = now
-            log.warning("host unreachable", host=host.name, error=failure)
-        elif host.unreachable and not failure:
+        """Note whether a host answers. An outage is logged once, also of a host that answers now and then."""
+        now = self._clock()
+        if failure:
+            if host.name not in self._failed_at:
+                log.warning("host unreachable", host=host.name, error=failure)
+            self._failed_at[host.name] = now
+        elif host.name in self._failed_at and now - self._failed_at[host.name] >= STEADY_S:
+            del self._failed_at[host.name]
             log.info("host reachable again", host=host.name)
         host.unreachable = failure

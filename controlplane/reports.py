@@ -1,5 +1,6 @@
 """What workers say of themselves: refused where none can mean it, and taken from messages into values."""
 
+import itertools
 import math
 from collections.abc import Iterable
 
@@ -9,6 +10,14 @@ from protos import control_pb2
 
 # A worker that says more than this of one window is not believed.
 _MAX_COUNT = 1_000_000
+# As the protocol says; what waits is walked for every shape there is.
+_MAX_WAITING = 256
+_MAX_EXECUTIONS = 64
+_MAX_BOUNDS = 64
+# A report out of turn may follow another at once. But two readings of a clock that differ do so by more than this, as
+# they are floats, and to divide by the square of much less overflows.
+_LEAST_WINDOW_S = 1e-18
+_LEAST_MS = 1e-9  # of an execution: clocks tell nanoseconds
 _MAX_MS = 3_600_000.0
 _MAX_NAME = 256
 _MAX_SLOTS = 1024
@@ -45,24 +54,31 @@ def check_hello(hello: control_pb2.Hello) -> None:
 
 
 def check_sample(sample: control_pb2.Sample, hello: control_pb2.Hello) -> None:
-    """Raises AbsurdReportError for numbers that no worker can mean, or not the one that said `hello`."""
-    _within("window_s", sample.window_s, 0, _MAX_MS / 1000)
+    """Raises AbsurdReportError for numbers that no worker can mean, or not the one that said `hello`.
+
+    What waits or runs may have more rows than `hello.max_batch`: of a model that the worker had before.
+    """
+    _at_most("waiting", len(sample.waiting), _MAX_WAITING)
+    _at_most("running", len(sample.running), hello.max_instances)
+    _at_most("executions", len(sample.executions), _MAX_EXECUTIONS)
+    for name in ("budget_at_arrival", "latency"):
+        _check_histogram(name, getattr(sample, name))
+    _measured("window_s", sample.window_s, _LEAST_WINDOW_S, _MAX_MS / 1000)
     for name in ("headers", "arrivals", "arrived_rows", "waiting_rest", "executions_rest"):
         _within(name, getattr(sample, name), 0, _MAX_COUNT)
     for outcome in control_pb2.Outcomes.DESCRIPTOR.fields:
         _within(f"outcomes.{outcome.name}", getattr(sample.outcomes, outcome.name), 0, _MAX_COUNT)
-    _all_within("executions.wall_ms", (e.wall_ms for e in sample.executions), 0, _MAX_MS)
-    _all_within("executions.cpu_ms", (e.cpu_ms for e in sample.executions), 0, _MAX_MS)
+    for execution in sample.executions:
+        _measured("executions.wall_ms", execution.wall_ms, _LEAST_MS, _MAX_MS)
+        _measured("executions.cpu_ms", execution.cpu_ms, _LEAST_MS, _MAX_MS)
     _all_within("executions.busy", (e.busy for e in sample.executions), 0, 1024)
     _all_within("executions.rows", (e.rows for e in sample.executions), 1, _MAX_COUNT)
     _all_within("executions.threads", (e.threads for e in sample.executions), 1, 1024)
     _all_within("waiting.remaining_ms", (w.remaining_ms for w in sample.waiting), -_MAX_MS, _MAX_MS)
     _all_within("waiting.waited_ms", (w.waited_ms for w in sample.waiting), 0, _MAX_MS)
-    _all_within("waiting.rows", (w.rows for w in sample.waiting), 1, _MAX_COUNT)
+    _all_within("waiting.rows", (w.rows for w in sample.waiting), 1, MOST_ROWS)
     _all_within("running.elapsed_ms", (r.elapsed_ms for r in sample.running), 0, _MAX_MS)
-    _all_within("running.rows", (r.rows for r in sample.running), 1, _MAX_COUNT)
-    _all_within("budget_at_arrival.upper_bound_ms", sample.budget_at_arrival.upper_bound_ms, 0, _MAX_MS)
-    _all_within("budget_at_arrival.count", sample.budget_at_arrival.count, 0, _MAX_COUNT)
+    _all_within("running.rows", (r.rows for r in sample.running), 1, MOST_ROWS)
     # Of each request its budget and its rows are counted at once.
     complete = sum(count for _, count in budgets_of(sample))
     _within("arrived_rows", sample.arrived_rows, 0, hello.max_batch * complete)
@@ -72,6 +88,31 @@ def check_sample(sample: control_pb2.Sample, hello: control_pb2.Hello) -> None:
     _within("usage.memory_bytes", sample.usage.memory_bytes, 0, _MAX_BYTES)
     _within("usage.memory_peak_bytes", sample.usage.memory_peak_bytes, 0, _MAX_BYTES)
     _within("allocation.cpu_millicores", sample.allocation.cpu_millicores, 0, _MAX_MILLICORES)
+
+
+def _check_histogram(name: str, histogram: control_pb2.Histogram) -> None:
+    """Raises AbsurdReportError unless it is empty, or has ascending bounds and one count more."""
+    bounds, counts = histogram.upper_bound_ms, histogram.count
+    _at_most(f"{name}.upper_bound_ms", len(bounds), _MAX_BOUNDS)
+    _at_most(f"{name}.count", len(counts), _MAX_BOUNDS + 1)
+    _all_within(f"{name}.upper_bound_ms", bounds, 0, _MAX_MS)
+    _all_within(f"{name}.count", counts, 0, _MAX_COUNT)
+    if any(lower >= upper for lower, upper in itertools.pairwise(bounds)):
+        raise AbsurdReportError(f"{name}.upper_bound_ms: expected them ascending")
+    if (bounds or counts) and len(counts) != len(bounds) + 1:
+        raise AbsurdReportError(f"{name}.count: expected {len(bounds) + 1}, got {len(counts)}")
+
+
+def _at_most(name: str, found: int, most: int) -> None:
+    if found > most:
+        raise AbsurdReportError(f"{name}: expected at most {most}, got {found}")
+
+
+def _measured(name: str, value: float, least: float, high: float) -> None:
+    """Raises AbsurdReportError unless it is 0, which stands for none, or from `least` to `high`."""
+    _within(name, value, 0, high)
+    if 0 < value < least:
+        raise AbsurdReportError(f"{name}: expected 0, or at least {least:g}, got {value!r}")
 
 
 def _all_within(name: str, values: Iterable[float], low: float, high: float) -> None:

@@ -131,8 +131,11 @@ class Resize:
 
     @property
     def overdue(self) -> bool:
-        """Whether an acknowledgement took longer than ack_timeout_s, as of the last call with a `now`."""
-        return any(sent_at + self._ack_timeout_s <= self._now for sent_at in self._sent_at.values())
+        """Whether an acknowledgement took longer than ack_timeout_s, as of the last call with a `now`.
+
+        For any thread.
+        """
+        return any(sent_at + self._ack_timeout_s <= self._now for sent_at in list(self._sent_at.values()))
 
     def contradicts(self, quota: Quota) -> bool:
         """Whether somebody else must have changed the quota, if `quota` is what it reads as."""
@@ -253,13 +256,6 @@ class Resize:
             self._least = next((one for one in (*believed, *wanted) if one.reads_as(quota)), quota)
             self._certain = True
         return self._step(now)
-
-    def wake_at(self) -> float | None:
-        """When `poll` has something to do; None for not before something else happens."""
-        times = [at for sent in self._sent_at.values() if (at := sent + self._ack_timeout_s) > self._now]
-        if self._writing is None and self._must_write():
-            times.append(self._retry_at)
-        return min(times, default=None)
 
     def poll(self, now: float) -> list[Action]:
         """Try a failed write again once its time has come, and notice what is overdue."""

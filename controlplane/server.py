@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 import grpc
+import structlog
 
 from controlplane import explanation, status
 from controlplane.decisions import MOST_PAST
@@ -16,6 +17,8 @@ from controlplane.state import Worker
 from controlplane.store import POLICY_KEYS
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
+
+log = structlog.get_logger()
 
 
 class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
@@ -48,10 +51,14 @@ class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
             self._loop.detach(session)
 
     async def _receive(self, reports: AsyncIterator[pb.Report], session: Session) -> None:
+        """Until either side ends the stream; so does whatever goes wrong, of this stream only."""
         try:
             async for report in reports:
                 if report.WhichOneof("kind") == "sample":
                     self._loop.record(session, report.sample)
+        except Exception:
+            worker = session.worker
+            log.exception("report failed", worker=worker.worker_id, service=worker.service)
         finally:
             session.outbox.put_nowait(None)
 

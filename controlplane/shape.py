@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 
 STEP_MILLICORES = 100
+CORE_MILLICORES = 1000
 MEMORY_STEP_BYTES = 64 << 20  # a limit that follows every byte would be written for ever
 # A quota equal to the threads leaves nothing to the event loop, and the kernel then stops them all.
 HEAD_ROOM_MILLICORES = 100
@@ -20,7 +21,7 @@ class Limits:
     max_instances: int = 8
     max_threads: int = 8
     max_batch: int = 8
-    whole_cores: bool = False  # quotas are CPUs of its own
+    whole_cores: bool = False  # quotas are CPUs of its own; the most is one at least
 
     def within(self, host_millicores: int) -> tuple[int, int]:
         """Give the least and the most that there is on such a host; one below the floor is the floor.
@@ -30,10 +31,10 @@ class Limits:
         """
         ceiling = min(self.max_millicores, max(1, host_millicores))
         floor = min(self.min_millicores, ceiling)
-        step = 1000 if self.whole_cores else STEP_MILLICORES
+        step = CORE_MILLICORES if self.whole_cores else STEP_MILLICORES
         least, most = -(-floor // step) * step, ceiling // step * step
         if self.whole_cores:
-            most = max(step, most)
+            most = max(step, most)  # on a host with less, as there is no smaller shape
             return min(least, most), most
         return (least, most) if least <= most else (ceiling, ceiling)
 

@@ -4,16 +4,16 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.allocation import NONE, Allocation, Version, next_term
+from controlplane.allocation import NONE, Allocation, Version, largest, next_term
 from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
-from controlplane.drift import MATURE, Drift, agreed
+from controlplane.drift import MATURE, TOLERATED, Drift, agreed
 from controlplane.governor import Governor
 from controlplane.latency import UPPER, LatencyModel
 from controlplane.reports import allocation_of, budgets_of, check_sample, version_of
 from controlplane.resize import Resize
-from controlplane.stretch import throttled, work_of
+from controlplane.stretch import throttled, wall_of, work_of
 from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.
@@ -23,6 +23,7 @@ _USE_WINDOW_S = 1.0
 # How fast the CPU of gRPC and Python for one request is learned, per sample.
 _OVERHEAD_GAIN = 0.05
 _MAX_OVERHEAD_S = 0.010
+_MAX_ABSENT = 1000  # models that are known without a worker
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class Worker:
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
     finished: deque[tuple[float, int, int]] = field(default_factory=deque)
     used: deque[tuple[float, float, float]] = field(default_factory=deque)  # at, window, CPU time
+    expected_misses: float | None = None  # per second, by the newest plan; None where that left it out
     last_action: str = ""
     last_action_at: float | None = None
     failure: str = ""  # text of the last write of its quota, if that failed
@@ -78,6 +80,16 @@ class Worker:
     def allocation(self) -> Allocation:
         """What it is on its way to, or came with."""
         return self.resize.target or allocation_of(self.hello.allocation)
+
+    def memory_within(self, claimed_bytes: int) -> int:
+        """As much of the memory that it claims as it can have: no more than its limit allows, or its host has.
+
+        The larger limit of its allocation and of what is in force, as the one may be on its way to the other.
+        """
+        given = self.allocation.quota
+        limit_bytes = largest((given, self.resize.in_force or given)).memory_bytes
+        within_limit = min(claimed_bytes, limit_bytes) if limit_bytes else claimed_bytes
+        return within_limit if self.host is None else min(within_limit, self.host.memory_bytes)
 
     @property
     def plannable(self) -> bool:
@@ -112,7 +124,9 @@ class Fleet:
         hosts: Iterable[Host],
         default_overhead_s: float,
         latency_quantile: float = UPPER,
+        period_s: float = 0.02,
     ) -> None:
+        """`period_s` is that of quotas."""
         self.hosts = {host.name: host for host in hosts}
         self.paused = False
         self.term = 1
@@ -120,6 +134,7 @@ class Fleet:
         self.policies: dict[str, ServicePolicy] = {}
         self._default_overhead_s = default_overhead_s
         self._latency_quantile = latency_quantile
+        self._period_s = period_s
         self._models: dict[str, LatencyModel] = {}
         self._epoch = 0
 
@@ -153,8 +168,17 @@ class Fleet:
         return self._models
 
     def remember(self, digest: str, cells: Mapping[tuple[int, int], Cell]) -> None:
-        """Begin with what was known of a model before; one that is known already stays as it is."""
-        self._models.setdefault(digest, LatencyModel(self._latency_quantile, cells))
+        """A worker of a model is about to attach: begin with what was known of that before.
+
+        One that is known already stays as it is.
+        """
+        known = self._models.pop(digest, None)
+        self._models[digest] = LatencyModel(self._latency_quantile, cells) if known is None else known
+        # Of those without a worker keep the newest: of the others the store has what it was told until they went.
+        used = {worker.hello.model_digest for worker in self.workers.values()}
+        absent = [each for each in self._models if each not in used]
+        for each in absent[:-_MAX_ABSENT]:
+            del self._models[each]
 
     def attach(
         self,
@@ -188,6 +212,8 @@ class Fleet:
         """The stream of `worker` has ended; a newer stream of the same process stays."""
         if self.workers.get(worker.worker_id) is worker:
             del self.workers[worker.worker_id]
+            digest = worker.hello.model_digest
+            self._models[digest] = self._models.pop(digest)  # the newest of those without a worker
 
     def record(self, worker: Worker, sample: control_pb2.Sample, now: float) -> None:
         """Learn from a sample. Raises AbsurdReportError, having changed nothing."""
@@ -212,12 +238,11 @@ class Fleet:
             beyond = rows > worker.hello.max_batch or threads > worker.hello.max_threads
             if execution.mixed or beyond:
                 continue
+            self._compare(worker, execution, millicores, now)
             work_s = work_of(execution.wall_ms / 1000, execution.cpu_ms / 1000, threads, busy, millicores)
-            # Of several threads under a quota only the mean is known; of one its CPU time is, which no quota changes.
-            if threads == 1 or not throttled(threads, busy, millicores):
-                _compare(worker, rows, threads, work_s, busy, now)
             # What this worker alone has come to tells others nothing of the model.
-            worker.latency.record(rows, threads, work_s / worker.drift.slower, busy, now)
+            factor = worker.drift.factor(throttled(threads, busy, millicores))
+            worker.latency.record(rows, threads, work_s / factor, busy, now)
         self._settle(worker, now)
         if sample.starting or sample.window_s <= 0:
             return
@@ -228,6 +253,24 @@ class Fleet:
             spent = sample.usage.cpu_s - sum(e.cpu_ms for e in sample.executions) / 1000
             overhead = min(max(spent / sample.arrivals, 0.0), _MAX_OVERHEAD_S)
             worker.request_overhead_s += _OVERHEAD_GAIN * (overhead - worker.request_overhead_s)
+
+    def _compare(self, worker: Worker, execution: control_pb2.Execution, millicores: int, now: float) -> None:
+        """Hold an execution against what is believed of its size, where that is known well."""
+        rows, threads, busy = execution.rows, execution.threads, max(1.0, execution.busy)
+        wall_s, cpu_s = execution.wall_ms / 1000, execution.cpu_ms / 1000
+        believed = worker.believed
+        if believed is None or wall_s <= 0 or believed.executed(rows, threads) < MATURE:
+            return
+        crowd = 1 + believed.kappa * (busy - 1)
+        mean_s, upper_s = crowd * believed.mean(rows, threads), crowd * believed.upper(rows, threads)
+        if not throttled(threads, busy, millicores):
+            worker.drift.observe(wall_s, mean_s, upper_s, now)
+            return
+        stretched_s = wall_of(believed, rows, threads, busy, millicores, self._period_s)
+        # Work that is short may meet no stand-still: that it takes less than the mean with those is no change.
+        work_s = min(cpu_s, wall_s) if threads == 1 and cpu_s > 0 else mean_s
+        by_work, by_wall = (work_s, mean_s, upper_s), (wall_s / TOLERATED, *stretched_s)
+        worker.drift.observe(*max(by_work, by_wall, key=lambda of: of[0] / of[1]), now, throttled=True)
 
     def _settle(self, worker: Worker, now: float) -> None:
         """What has lasted for a half-life is how it is, as far as all workers say so that can tell."""
@@ -260,12 +303,3 @@ class Fleet:
         worker.core_seconds_reserved += sample.allocation.cpu_millicores / 1000 * sample.window_s
         worker.core_seconds_used += sample.usage.cpu_s
         worker.core_seconds_executing += sum(e.cpu_ms for e in sample.executions) / 1000
-
-
-def _compare(worker: Worker, rows: int, threads: int, work_s: float, busy: float, now: float) -> None:
-    """Hold an execution against what is believed of its size, where that is known well."""
-    believed = worker.believed
-    if believed is None or work_s <= 0 or believed.executed(rows, threads) < MATURE:
-        return
-    alone_s = work_s / (1 + believed.kappa * (max(1.0, busy) - 1))
-    worker.drift.observe(alone_s, believed.mean(rows, threads), believed.upper(rows, threads), now)

@@ -33,11 +33,13 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             whole_cores=policy.whole_cores,
         ),
         queue=[
-            Waiting(w.remaining_ms / 1000, w.rows, (w.remaining_ms + w.waited_ms) / 1000)
+            Waiting(
+                w.remaining_ms / 1000, min(w.rows, hello.max_batch), (w.remaining_ms + w.waited_ms) / 1000
+            )
             for w in sample.waiting
             if w.remaining_ms > 0
         ],
-        running=[(r.elapsed_ms / 1000, r.rows) for r in sample.running],
+        running=[(r.elapsed_ms / 1000, min(r.rows, hello.max_batch)) for r in sample.running],
         slower=worker.drift.slower,
         wider=worker.drift.wider,
         current=worker.allocation,
@@ -46,9 +48,9 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         request_overhead_s=worker.request_overhead_s,
         period_s=config.actuator.period_us / 1e6,
         cores_used=worker.cores_used(),
-        memory_base_bytes=int(sample.usage.memory_bytes * needed),
+        memory_base_bytes=int(worker.memory_within(sample.usage.memory_bytes) * needed),
         memory_per_row_bytes=int(policy.memory_mib_per_row * (1 << 20) * needed),
-        memory_peak_bytes=int(sample.usage.memory_peak_bytes * needed),
+        memory_peak_bytes=int(worker.memory_within(sample.usage.memory_peak_bytes) * needed),
     )
 
 

@@ -92,6 +92,20 @@ def walls_of(
     return mean_s[0], upper_s[0]
 
 
+def wall_of(
+    model: LatencyModel, rows: int, threads: int, busy: float, millicores: int, period_s: float
+) -> tuple[float, float]:
+    """The same of one execution with `busy` slots in use, its own included."""
+    single, mean, upper = (
+        np.array([value])
+        for value in (model.mean(rows, 1), model.mean(rows, threads), model.upper(rows, threads))
+    )
+    crowd = 1 + model.kappa * (busy - 1)
+    runnable = busy * at_work(single, mean, threads)
+    upper_s = stretched_upper(crowd * upper, runnable, millicores, period_s, model.quantile)
+    return float(stretched_mean(crowd * mean, runnable, millicores)[0]), float(upper_s[0])
+
+
 def throttled(threads: int, busy: float, millicores: int) -> bool:
     """Whether a quota of `millicores` (0: none) is less than an execution and those beside it could use."""
     return 0 < millicores < 1000 * threads * max(1.0, busy)

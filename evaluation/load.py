@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,9 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
 )
+# Who checks health sends to no worker that is loading; with this policy the client does it by itself.
+_HEALTH = {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+_PATIENT = (*_OPTIONS, ("grpc.service_config", json.dumps(_HEALTH)))
 _DATATYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32"}
 
 
@@ -51,6 +55,9 @@ class Service:
     agrees: Callable[[Array, Array], bool]  # (expected, answer), of the same shape
     grace_ms: float = 2000.0  # as in the payloads' parameter: how long a late answer is waited for
     minimum_service_ms: float = 0.0  # with less than this on arrival a request is dead
+    patient: bool = (
+        False  # what finds no worker that is ready waits for one, as gRPC does where it is told to
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +152,19 @@ async def _send(arrival: Arrival, service: Service, trace: BandwidthTrace | None
     # Absolute, so that a generator that is late does not lengthen the deadline.
     timeout_s = t0 + arrival.at_s + (service.slo_ms + service.grace_ms) / 1000 - sent
     host, port = service.address
-    async with grpc.aio.insecure_channel(f"ipv4:{host}:{port}", _OPTIONS) as channel:
+    options = _PATIENT if service.patient else _OPTIONS
+    async with grpc.aio.insecure_channel(f"ipv4:{host}:{port}", options) as channel:
         infer: grpc.aio.UnaryUnaryMultiCallable[bytes, inference_pb2.ModelInferResponse]
         infer = channel.unary_unary(
             _METHOD, response_deserializer=inference_pb2.ModelInferResponse.FromString
         )
         try:
-            response = await infer(payload.request, timeout=timeout_s, metadata=(("sent-s", repr(sent)),))
+            response = await infer(
+                payload.request,
+                timeout=timeout_s,
+                metadata=(("sent-s", repr(sent)),),
+                wait_for_ready=service.patient,
+            )
         except grpc.aio.AioRpcError as error:
             ended = _End(status=error.code().name, detail=error.details() or "")
         else:

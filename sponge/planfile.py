@@ -20,7 +20,7 @@ from controlplane.latency import UPPER_SPREAD, LatencyModel
 from controlplane.operation import ServiceState
 from controlplane.profiled import MAX_SPREAD, of_curve, of_times
 from controlplane.profilefile import ProfileError, read_times
-from controlplane.shape import Limits
+from controlplane.shape import CORE_MILLICORES, Limits
 from controlplane.whatif import Host
 from core.config import ConfigError, Section, convert, load
 
@@ -125,6 +125,8 @@ def _state(
             raise ConfigError(f"{place}: {key}: expected a finite number, got {value}")
     if one.min_millicores > one.max_millicores:
         raise ConfigError(f"{place}: min_millicores: expected at most max_millicores = {one.max_millicores}")
+    if one.whole_cores and one.max_millicores < CORE_MILLICORES:
+        raise ConfigError(f"{place}: max_millicores: expected at least {CORE_MILLICORES} with whole_cores")
     if host.memory_mib and one.memory_mib is None:
         raise ConfigError(f"{place}: memory_mib: expected one, as host.memory_mib is given")
     if one.memory_mib is not None and not host.memory_mib:

@@ -240,6 +240,32 @@ def test_engines_have_their_files_beside_the_configuration_and_a_project(tmp_pat
 @pytest.mark.parametrize(
     ("toml", "complaint"),
     [
+        (
+            "min_millicores = 900\nmax_millicores = 800",
+            r"services\.s\.min_millicores: expected at most max_millicores = 800",
+        ),
+        (
+            "whole_cores = true\nmax_millicores = 999",
+            r"services\.s\.max_millicores: expected at least 1000 with whole_cores",
+        ),
+    ],
+)
+def test_services_that_cannot_be_are_refused(tmp_path: Path, toml: str, complaint: str) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f"[services.s]\n{toml}\n")
+    with pytest.raises(ConfigError, match=rf"control\.toml: {complaint}"):
+        controlplane.controlfile.read(path, environ={})
+
+
+def test_one_whole_core_may_be_all(tmp_path: Path) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text("[services.s]\nwhole_cores = true\nmax_millicores = 1000\n")
+    assert controlplane.controlfile.read(path, environ={}).services["s"].whole_cores
+
+
+@pytest.mark.parametrize(
+    ("toml", "complaint"),
+    [
         ('[leader]\nlease = "Control"', r"leader\.lease: Expected `str` matching"),
         ('[leader]\nlease = "a"\nlease_s = 1', r"leader\.lease_s: Expected `int` >= 2"),
         ('[leader]\nlease = "a"\nlock = "b"', r"leader\.lease: expected none beside leader\.lock"),

@@ -180,6 +180,7 @@ def test_the_document_shows_what_the_command_prints(tmp_path, capsys):
         ("gamma_ms = 4", "p95_ratio = 0.5", "services.magika: latency.p95_ratio: Expected `float` >= 1"),
         ("gamma_ms = 4, delta_ms = 1, epsilon_ms = 1, eta_ms = 0.5", "", "services.magika: latency: expected gamma"),
         ("rate = 60", "rate = 60\nmin_millicores = 900\nmax_millicores = 800", "min_millicores: expected at most"),
+        ("rate = 60", "rate = 60\nwhole_cores = true\nmax_millicores = 999", "max_millicores: expected at least 1000"),
         ("rate = 60", "rate = 60\nmax_instances = 0", "services.magika: max_instances: Expected `int` >= 1"),
         ("rate = 60", "rate = 60\nmemory_mib = 5", "services.magika: memory_mib: expected host.memory_mib"),
         ("millicores = 7700", "millicores = 7700\nmemory_mib = 5", "services.vision: memory_mib: expected one"),

@@ -43,7 +43,6 @@ SLO_MS = 30_000.0
 RATE, MORE_RATE = 10.0, 25.0
 PATIENCE_S = 90.0
 _POLL_S = 0.05
-_DRIFT = "sponge_control_drift_ratio{"
 _PAYLOADS = 4
 
 
@@ -201,11 +200,6 @@ class Bed:
     async def metric(self, name: str) -> float:
         """One that the first control plane tells Prometheus, by its name with labels; 0 where it has none."""
         return (await scrape(self.metrics_address)).get(name, 0.0)
-
-    async def drift(self) -> float | None:
-        """The most that executions of a worker take over what is believed; None where nothing tells of it."""
-        told = await scrape(self.metrics_address)
-        return max((value for name, value in told.items() if name.startswith(_DRIFT)), default=None)
 
 
 async def scrape(address: str) -> dict[str, float]:

@@ -5,7 +5,9 @@ import enum
 import os
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from evaluation.faults import bed, hosted
@@ -14,6 +16,7 @@ from evaluation.faults.dockerd import Dockerd
 from evaluation.faults.hosted import Hosted, Limits
 from evaluation.faults.outcome import Check, Outcome, within
 from evaluation.faults.traffic import Traffic, offered, told
+from evaluation.load import Service
 from evaluation.rows import Outcome as Became
 from evaluation.serving.subjects import Subject
 
@@ -148,9 +151,9 @@ async def worker_killed(subject: Subject, folder: Path) -> Outcome:
     async with (
         bed.scenario("worker killed", "its process; its engine starts it again"),
         hosted.up(subject, folder) as fleet,
-        offered(fleet.services, dict.fromkeys(SERVICES, bed.RATE)) as traffic,
+        offered(_patient(fleet.services), dict.fromkeys(SERVICES, bed.RATE)) as traffic,
         # So that at any time some of its requests are in flight.
-        offered({ONE: fleet.services[ONE]}, {ONE: bed.MORE_RATE}, seed=9) as more,
+        offered(_patient({ONE: fleet.services[ONE]}), {ONE: bed.MORE_RATE}, seed=9) as more,
     ):
         await fleet.settled()
         before = await fleet.view.worker(ONE)
@@ -164,24 +167,28 @@ async def worker_killed(subject: Subject, folder: Path) -> Outcome:
         await _answered(traffic, back_at)
     rows = [(one, row) for one in (traffic, more) for row in one.rows if row.service == ONE]
     failed = [(one.t0 + row.scheduled_s, row) for one, row in rows if row.outcome is not Became.ON_TIME]
-    flying = sum(at < killed_at for at, _ in failed)
     statuses = {row.status for _, row in failed}
-    late = [row for at, row in failed if at > back_at]
+    after = sum(at >= killed_at for at, _ in failed)
     others = traffic.failures(OTHER)
     return Outcome(
         "worker killed",
-        f"its process, with {flying} requests in flight; its engine starts it again",
+        f"its process, with {len(failed) - after} requests in flight; its engine starts it again; clients wait for it",
         [
             Check(
                 "what fails, fails with UNAVAILABLE",
                 f"{len(failed)}: {', '.join(sorted(statuses)) or 'none'}",
                 statuses <= {"UNAVAILABLE"},
             ),
-            Check("none that is sent after it is back", f"{len(late)}", not late),
+            Check("none that is sent after that", f"{after}", not after),
             Check("none of another service", told(others), not others),
             within("back, warm and planned", [back_at - killed_at], BACK_S),
         ],
     )
+
+
+def _patient(services: Mapping[str, Service]) -> dict[str, Service]:
+    """The services, asked by clients that wait while no worker is ready: each has only one."""
+    return {name: replace(service, patient=True) for name, service in services.items()}
 
 
 async def _back(fleet: Hosted, known: str) -> bool:

@@ -62,8 +62,7 @@ def _execution_negative(sample: pb.Sample) -> None:
 def _rows_million(sample: pb.Sample) -> None:
     sample.headers = sample.arrivals = 1
     sample.arrived_rows = 10**6
-    sample.budget_at_arrival.ClearField("count")
-    sample.budget_at_arrival.count.append(1)
+    sample.budget_at_arrival.count[:] = [1, *(0 for _ in BOUNDS_MS)]
 
 
 def _budget_nan(sample: pb.Sample) -> None:

@@ -46,7 +46,12 @@ class Plane:
         self._config = control or Config()
         planning = self._config.planner
         self.host = Host(1000 * scenario.host_cores, 0)
-        self.fleet = Fleet([self.host], planning.request_overhead_ms / 1000, planning.latency_quantile)
+        self.fleet = Fleet(
+            [self.host],
+            planning.request_overhead_ms / 1000,
+            planning.latency_quantile,
+            self._config.actuator.period_us / 1e6,
+        )
         self.resizes = 0
         self.core_seconds = 0.0
         self.reserved: list[Span] = []

@@ -14,6 +14,7 @@ from controlplane.demand import (
     MAX_DEVIATIONS,
     MAX_DISPERSION,
     MIN_DISPERSION,
+    MOST_BUDGETS,
     NOTHING,
     QUANTILE,
     SUPPORT,
@@ -59,6 +60,19 @@ def test_rows_that_change_are_known_before_long():
     for window in range(301, 501):
         demand.record(0.2, 4, 16, [(1000.0, 4)], window * 0.2)
     assert demand.estimate().rows_per_request > 3.5
+
+
+def test_bounds_that_change_all_the_time_are_not_kept_for_ever():
+    demand = Demand()
+    for window in range(1000):
+        bounds_ms = [1000.0 + window + step / 64 for step in range(64)]
+        demand.record(0.2, 64, 64, [(bound_ms, 1) for bound_ms in bounds_ms], window * 0.2)
+    assert len(demand._budgets) == MOST_BUDGETS
+    # Those of the last four windows are left; what lies below all bounds is in the middle of that.
+    budgets = demand.budgets()
+    assert budgets[0][0] >= (1000 + 996) / 2000
+    assert budgets[-1][0] == pytest.approx(2.0, abs=1e-3)
+    assert sum(share for _, share in budgets) == pytest.approx(1)
 
 
 def test_what_never_comes_is_none():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from controlplane.cell import HALF_LIFE_S
-from controlplane.drift import MATURE, NEWEST, UNSEEN_S, Drift, agreed
+from controlplane.drift import MATURE, NEWEST, TOLERATED, UNSEEN_S, Drift, agreed
 from controlplane.governor import Governor
 from controlplane.resize import Resize
 from controlplane.state import Fleet, Host, Worker
@@ -100,12 +100,14 @@ def fleet(*names: str, executions: int = MATURE) -> tuple[Fleet, list[Worker]]:
     return fleet, workers
 
 
-def half_life(fleet: Fleet, walls_ms: list[tuple[Worker, float]], begins: float = 0.0) -> float:
+def half_life(
+    fleet: Fleet, walls_ms: list[tuple[Worker, float]], begins: float = 0.0, **more: float
+) -> float:
     """Executions of all workers for as long as a drift has to last, without a gap; when it is over."""
     for step in range(round(HALF_LIFE_S / UNSEEN_S) + 2):
         now = begins + step * UNSEEN_S
         for worker, wall_ms in walls_ms:
-            report(fleet, worker, wall_ms, 20, now)
+            report(fleet, worker, wall_ms, 20, now, **more)
     return now
 
 
@@ -136,17 +138,47 @@ def test_a_worker_that_lies_has_the_drift_for_itself():
     assert honest.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
 
 
-def test_what_a_quota_makes_of_executions_is_no_drift():
+@pytest.mark.parametrize(("wall_ms", "threads"), [(60.0, 1), (100.0, 1), (115.0, 1), (150.0, 2), (170.0, 2)])
+def test_what_a_quota_makes_of_executions_is_no_drift(wall_ms, threads):
     shared, (worker,) = fleet("one")
-    report(shared, worker, 200.0, 50, 1.0, millicores=500, cpu_ms=50.0)
-    report(shared, worker, 200.0, 50, 2.0, millicores=500, threads=2)
+    for second in range(10):
+        report(shared, worker, wall_ms, 20, second, millicores=500, cpu_ms=50.0, threads=threads)
+    assert worker.drift.began_at is None
+    assert worker.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
+
+
+def test_a_neighbour_is_seen_under_a_quota_too_and_is_no_part_of_the_model():
+    shared, (worker,) = fleet("one")
+    now = half_life(shared, [(worker, 180.0)], millicores=500, cpu_ms=50.0)
+    assert worker.drift.slower == pytest.approx(180 / 100 / TOLERATED)
+    assert worker.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
+    half_life(shared, [(worker, 100.0)], begins=now, millicores=500, cpu_ms=50.0)
     assert worker.drift.began_at is None
 
 
 def test_a_slower_cpu_is_seen_under_a_quota_too():
     shared, (worker,) = fleet("one")
-    report(shared, worker, 200.0, 50, 1.0, millicores=500, cpu_ms=75.0)
+    report(shared, worker, 80.0, 50, 1.0, millicores=500, cpu_ms=75.0)
     assert worker.drift.slower == pytest.approx(1.5)
+
+
+def test_a_neighbour_is_not_forgotten_for_executions_that_a_quota_throttles():
+    shared, (worker,) = fleet("one")
+    for second in range(10):
+        report(shared, worker, 75.0, 5, second)
+        report(shared, worker, 100.0, 50, second + 0.5, millicores=500, cpu_ms=50.0)
+    assert worker.drift.slower == pytest.approx(1.5)
+    # And neither is taken for the other in what is learned.
+    assert worker.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
+
+
+def test_where_a_quota_throttles_all_of_them_what_a_neighbour_did_is_over():
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 75.0, 20, 1.0)
+    assert worker.drift.slower == pytest.approx(1.5)
+    for second in range(2, 10 + round(UNSEEN_S)):
+        report(shared, worker, 100.0, 5, second, millicores=500, cpu_ms=50.0)
+    assert worker.drift.slower == 1.0
 
 
 def test_sizes_that_are_hardly_known_say_nothing_of_drift():
@@ -178,14 +210,12 @@ def test_silence_says_not_that_it_lasts():
     assert worker.latency.mean(1, 1) < 0.06
 
 
-@pytest.mark.parametrize("count", [0, 20])
-def test_what_nobody_has_seen_for_a_half_life_is_over(count):
+def test_what_nobody_has_seen_for_a_half_life_is_over():
     shared, (worker,) = fleet("one")
     report(shared, worker, 100.0, 20, 1.0)
     for second in range(2, round(HALF_LIFE_S)):
-        report(shared, worker, 100.0, count, float(second), millicores=500, threads=2)
+        report(shared, worker, 100.0, 0, float(second))
         assert worker.drift.slower == pytest.approx(2.0)
-    # Of one that executes nothing, or on several threads that are throttled, nothing can be compared.
     report(shared, worker, 50.0, 20, 1.0 + HALF_LIFE_S)
     assert worker.drift.began_at is None
     assert worker.latency.mean(1, 1) < 0.06

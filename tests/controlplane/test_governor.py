@@ -74,7 +74,8 @@ def test_another_shape_for_the_same_cpu_is_taken_at_once():
 
 def test_what_others_grow_into_is_left_at_once():
     governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
-    assert governor.decide(allocation(900), allocation(700), 0.0, settled=True, crowded=True) == Verdict(
+    assert governor.decide(allocation(900), allocation(600), 0.0, settled=True, crowded=True) is None
+    assert governor.decide(allocation(900), allocation(700), 0.1, settled=True, crowded=True) == Verdict(
         Action.SHRINK, allocation(700)
     )
     assert governor.decide(allocation(700), allocation(600), 1.0, settled=False, crowded=True) is None

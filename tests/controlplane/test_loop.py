@@ -1,16 +1,16 @@
 """The loop with a fake owner of quotas and a clock that tests move."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controlplane import planner
+from controlplane import loop, planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Allocation, Quota
-from controlplane.config import Actuator as ActuatorSettings
-from controlplane.config import Config, Governor, ServicePolicy
+from controlplane.config import Actuator, Config, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import KAPPA, UNKNOWN_WORK_S
@@ -220,14 +220,22 @@ async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):
     assert plane.actuator.quotas["w"].cpu_millicores < 1100
 
 
-async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
-    worker = await FakeWorker.attach(plane)
+@pytest.fixture
+def patient(plane, monkeypatch) -> Plane:
+    """A control plane that plans once a minute, and whose workers have all come."""
+    monkeypatch.setattr(loop, "GATHER_S", 0.0)
+    seldom = msgspec.structs.replace(plane.config.planner, interval_s=60.0)
+    return Plane(plane.actuator, msgspec.structs.replace(plane.config, planner=seldom))
+
+
+async def test_distress_is_planned_for_without_waiting_for_the_interval(patient):
+    worker = await FakeWorker.attach(patient)
     for _ in range(12):
         await worker.second(2)
     small = worker.allocation.cpu_millicores
-    running = asyncio.create_task(plane.loop.run())
+    running = asyncio.create_task(patient.loop.run())
     waiting = [pb.Waiting(remaining_ms=450, rows=1)] * 9
-    plane.loop.record(
+    patient.loop.record(
         worker.session,
         pb.Sample(
             window_s=0.05,
@@ -237,28 +245,28 @@ async def test_distress_is_planned_for_without_waiting_for_the_interval(plane):
             acknowledged=worker.version,
         ),
     )
-    # Well within the interval of one second, which this test never lets pass.
-    directive = await asyncio.wait_for(worker.session.outbox.get(), plane.config.planner.interval_s / 2)
+    directive = await asyncio.wait_for(worker.session.outbox.get(), 30.0)
     running.cancel()
     assert directive.allocation.cpu_millicores > small
     assert directive.allocation.instances > 1
-    await plane.loop.decisions.kept()
-    [decision] = plane.store.last(1)
+    await patient.loop.decisions.kept()
+    [decision] = patient.store.last(1)
     assert "waiting would miss" in decision.reason
     assert (decision.queue_depth, decision.inputs.waiting_rows, decision.inputs.bound) == (9, 9, "queue")
     assert decision.inputs.first_due_ms == 450
 
 
-async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(plane):
-    running = asyncio.create_task(plane.loop.run())
-    worker = await FakeWorker.attach(plane)
-    plane.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(patient):
+    worker = await FakeWorker.attach(patient)
+    running = asyncio.create_task(patient.loop.run())
 
-    async def planned():
-        while plane.loop.round_of(worker.session.worker) is None:  # noqa: ASYNC110 - nothing tells of a round
+    async def planned(number: int) -> None:
+        while (made := patient.loop.round_of(worker.session.worker)) is None or len(made.workers) < number:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
-    await asyncio.wait_for(planned(), plane.config.planner.interval_s / 2)
+    await planned(0)  # the first round is over; it has told nothing yet
+    patient.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
+    await asyncio.wait_for(planned(1), 30.0)
     running.cancel()
 
 
@@ -549,7 +557,7 @@ async def test_a_decision_is_kept_with_what_it_was_made_of(plane):
 async def test_a_change_of_memory_alone_is_kept_as_one():
     config = Config(
         governor=Governor(shrink_hold_s=2.0),
-        actuator=ActuatorSettings(resize_memory=True),
+        actuator=Actuator(resize_memory=True),
         services={"vision": ServicePolicy(min_millicores=1100, max_millicores=1100)},
     )
     plane = Plane(FakeActuator({"w": Quota(1100, 1 << 28)}), config)
@@ -559,7 +567,7 @@ async def test_a_change_of_memory_alone_is_kept_as_one():
     await plane.loop.decisions.kept()
     [decision] = plane.store.last(1)
     assert decision.before.memory_bytes == 1 << 28
-    assert decision.after.memory_bytes > 1 << 29
+    assert decision.after.memory_bytes > 1 << 28
     decision.after.memory_bytes = decision.before.memory_bytes
     assert decision.after == decision.before
     assert decision.reason.startswith("memory 256 MiB → ")
@@ -644,6 +652,34 @@ async def test_what_no_execution_was_of_is_as_profiled_after_a_restart_too(tmp_p
         await plane.loop.goodbye()
         await obeying
         plane.store.close()
+
+
+async def test_models_that_are_gone_are_known_by_the_store_alone_until_they_come_back(tmp_path):
+    plane = Plane(FakeActuator({"w": Quota(1100)}), path=str(tmp_path / "db"))
+    await FakeWorker.attach(plane, worker_id="stays", model_digest="served")
+    worker = await FakeWorker.attach(plane)
+    await worker.second(20, wall_ms=12.0)
+    await plane.loop._memory.keep(plane.fleet.models)
+
+    async def others(numbers: range) -> None:
+        for number in numbers:
+            other = await FakeWorker.attach(plane, worker_id=f"w{number}", model_digest=f"d{number}")
+            plane.loop.detach(other.session)
+
+    await others(range(1100))
+    assert len(plane.fleet.models) == 1002
+    learned = plane.fleet.models["d"]
+    plane.loop.detach(worker.session)
+    await others(range(1100, 2099))
+    assert plane.fleet.models["d"] is learned
+    await others(range(2099, 2101))
+    assert len(plane.fleet.models) == 1001
+    assert "d" not in plane.fleet.models
+    assert "served" in plane.fleet.models
+    await FakeWorker.attach(plane)
+    assert plane.fleet.models["d"] is not learned
+    assert plane.fleet.models["d"].mean(1, 1) == pytest.approx(0.012)
+    plane.store.close()
 
 
 @pytest.mark.parametrize("whole_cores", [False, True])
@@ -733,6 +769,91 @@ async def test_the_memory_of_who_starts_or_is_silent_is_not_given_to_others():
     newest = plane.loop.round_of(other.session.worker)
     assert newest is not None
     assert newest.host_memory == (1 << 33) - (1 << 30) - (1 << 29)
+
+
+async def test_what_the_newest_plan_expects_to_miss_is_told_of_those_it_plans_for():
+    plane = Plane(FakeActuator({"w": Quota(1100), "v": Quota(1100)}), hosts=[Host(2200, 0)])
+    busy = await FakeWorker.attach(plane)
+    calm = await FakeWorker.attach(plane, worker_id="v", service="files", model_digest="e")
+
+    def told(worker: str, service: str) -> float | None:
+        return plane.metric("sponge_control_expected_misses_per_second", service=service, worker=worker)
+
+    assert told("w", "vision") is None  # not planned for yet
+    for _ in range(4):
+        await busy.second(60)
+        await calm.second(1)
+    newest = plane.loop.round_of(busy.session.worker)
+    assert newest is not None
+    assert told("w", "vision") == newest.plan.assignments[0].reasons.expected_misses > 10
+    assert told("v", "files") == newest.plan.assignments[1].reasons.expected_misses < 1
+    plane.now += 10.0  # in which the busy one says nothing
+    await calm.second(1)
+    assert told("w", "vision") is None
+    assert told("v", "files") is not None
+    plane.loop.detach(calm.session)
+    assert told("v", "files") is None
+
+
+@dataclass
+class Claimant:
+    """A worker that says how much memory it uses, and has a limit of 1 GiB, beside another under load."""
+
+    claims: pb.Usage = field(default_factory=pb.Usage)
+    hello: dict[str, object] = field(default_factory=dict)
+    seconds: int = 10  # that it reports for
+    holds_quota: bool = True
+
+    async def beside(self) -> tuple[Plane, FakeWorker]:
+        quotas = {"w": Quota(1100, 1 << 30), "v": Quota(1100, 1 << 30)} if self.holds_quota else {}
+        config = Config(actuator=Actuator(resize_memory=True))
+        plane = Plane(FakeActuator(quotas, holds_quota=self.holds_quota), config)
+        claimant = await FakeWorker.attach(plane, **self.hello)
+        other = await FakeWorker.attach(plane, worker_id="v", service="files", max_instances=1)
+        for second in range(10):
+            claimant.obey()
+            sample = pb.Sample(
+                window_s=1.0,
+                starting=claimant.session.worker.starting,
+                allocation=claimant.allocation,
+                acknowledged=claimant.version,
+                usage=self.claims,
+            )
+            if second < self.seconds:
+                plane.loop.record(claimant.session, sample)
+            await other.second(8)
+        return plane, other
+
+
+@pytest.mark.parametrize(
+    "liar",
+    [
+        Claimant(pb.Usage(memory_bytes=1 << 50)),
+        Claimant(pb.Usage(memory_peak_bytes=1 << 50)),
+        Claimant(pb.Usage(memory_bytes=1 << 50), seconds=3),
+        Claimant(pb.Usage(memory_bytes=1 << 50), {"starting": True}),
+        Claimant(
+            hello={
+                "starting": True,
+                "allocation": pb.Allocation(
+                    cpu_millicores=1100, instances=1, threads=1, max_batch=1, memory_bytes=1 << 50
+                ),
+            },
+            holds_quota=False,
+        ),
+    ],
+    ids=["in use", "at its peak", "then silent", "while it starts", "as its own limit"],
+)
+async def test_whatever_memory_a_worker_claims_others_keep_their_cpu(liar):
+    _, beside_honest = await replace(
+        liar, claims=pb.Usage(), hello={"starting": "starting" in liar.hello}
+    ).beside()
+    plane, other = await liar.beside()
+    assert other.allocation.cpu_millicores == beside_honest.allocation.cpu_millicores > 500
+    newest = plane.loop.round_of(other.session.worker)
+    assert newest is not None
+    kept = sum(memory_bytes for _, memory_bytes in newest.kept.values())
+    assert kept + sum(state.memory_base_bytes for state in newest.services) <= 1.25 * (1 << 33)
 
 
 async def goodbye(plane: Plane, worker: FakeWorker) -> Quota:

@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from controlplane.actuators.fake import FakeActuator
@@ -88,11 +89,12 @@ def test_where_nobody_paused_or_resumed_the_configuration_counts():
         ({"weight": 0.0}, "weight"),
         ({"min_millicores": 50}, "min_millicores"),
         ({"min_millicores": 4001}, "min_millicores: expected at most max_millicores = 4000"),
+        ({"max_millicores": 999}, "max_millicores: expected at least 1000 with whole_cores"),
     ],
 )
 def test_a_policy_that_cannot_be_changes_nothing(asked, words):
     with closing(Store("")) as store:
-        life = Life(store)
+        life = Life(store, {"vision": replace(CONFIGURED["vision"], whole_cores=True)})
         life.overrides.set_policy("vision", {"weight": 5.0})
         with pytest.raises(PolicyError, match=words):
             life.overrides.set_policy("vision", asked)

@@ -344,8 +344,11 @@ def test_earliest_deadline_first_needs_only_the_mean_slack(urgent, load):
 # Several services
 
 
-def brute_force(states, host, memory=PLENTY) -> float:
-    """Least cost over all configurations of all services, with nothing pruned; infinite if none fit together."""
+def brute_force(states, host, memory=PLENTY, *, frugal=False) -> float:
+    """Least cost over all configurations of all services, with nothing pruned; infinite if none fit together.
+
+    `frugal`: of each service over those that need the least memory.
+    """
     priced = []
     for state in states:
         found = operations(state, host, SETTINGS.max_utilisation)
@@ -377,6 +380,9 @@ def brute_force(states, host, memory=PLENTY) -> float:
             slots = int(shapes_of.instances[found.shape[of]])
             needed = state.memory_base_bytes + state.memory_per_row_bytes * slots * batch
             prices.append((quota, max(needed, state.memory_peak_bytes), cost))
+        if frugal:
+            least = min(needed for _, needed, _ in prices)
+            prices = [price for price in prices if price[1] == least]
         priced.append(prices)
     return min(
         (
@@ -447,6 +453,29 @@ def test_a_plan_within_memory_costs_what_brute_force_finds(states, running, step
     assert planned.status is SolverStatus.OPTIMAL
     assert sum(a.configuration.memory_bytes for a in planned.assignments) <= memory
     assert cost_of(planned, states) == pytest.approx(least, abs=0.1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    states=st.lists(STATES, min_size=1, max_size=2),
+    peaks=st.lists(st.integers(0, 20), min_size=2, max_size=2),
+    host=st.integers(600, 6000),
+    missing=st.integers(1, 4),
+)
+def test_where_no_memory_does_a_plan_costs_what_brute_force_finds_of_the_least_memory(
+    states, peaks, host, missing
+):
+    step = MEMORY_STEP_BYTES
+    states = [
+        replace(state, memory_base_bytes=step, memory_per_row_bytes=step, memory_peak_bytes=peak * step)
+        for state, peak in zip(states, peaks, strict=False)
+    ]
+    least = [max(2, peak) * step for _, peak in zip(states, peaks, strict=False)]
+    planned = plan(states, host, max(0, sum(least) - missing * step), SETTINGS)
+    assert planned.status is SolverStatus.OVERCOMMITTED
+    assert [a.configuration.memory_bytes for a in planned.assignments] == least
+    assert sum(a.configuration.cpu_millicores for a in planned.assignments) <= host
+    assert cost_of(planned, states) == pytest.approx(brute_force(states, host, frugal=True), abs=0.1)
 
 
 @settings(deadline=None)
@@ -538,6 +567,18 @@ def test_memory_is_shared_too():
     planned = plan([state, state], HOST, 6 * step, SETTINGS)
     assert sum(a.configuration.memory_bytes for a in planned.assignments) <= 6 * step
     assert planned.host_full
+
+
+@pytest.mark.parametrize("leaked", [1 << 33, 1 << 50])
+def test_memory_that_one_leaks_takes_no_cpu_from_another(leaked):
+    limits = Limits(max_instances=1, max_threads=4)
+    step = MEMORY_STEP_BYTES
+    busy = service(arriving=demand(8, 0.15), limits=limits, memory_base_bytes=step, memory_per_row_bytes=step)
+    services = [busy, replace(busy, memory_peak_bytes=leaked)]
+    beside, leaking = plan(services, HOST, 1 << 33, SETTINGS).assignments
+    assert beside.configuration == choose(busy).configuration
+    assert beside.configuration.cpu_millicores > limits.min_millicores
+    assert leaking.configuration.cpu_millicores == beside.configuration.cpu_millicores
 
 
 def test_floors_that_do_not_fit_together():

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator
 from controlplane.allocation import Quota
+from controlplane.reconciliation import STEADY_S
 from controlplane.state import Host
 from controlplane.status import explained, fleet
 from tests.controlplane.test_loop import FakeWorker, Plane, settle
@@ -95,12 +96,27 @@ async def test_a_host_that_does_not_answer_is_told_once_and_its_workers_are_plan
     assert plane.metric("sponge_control_host_unreachable", host="") == 1
     assert one.session.worker.resize.target.cpu_millicores > 1100  # and is in force as soon as it can be
     plane.actuator.unreachable = ""
-    with capture_logs() as logs:
-        await look(plane, one)
-    assert [line["event"] for line in logs] == ["host reachable again"]
+    await look(plane, one)
     assert plane.metric("sponge_control_host_unreachable", host="") == 0
     await one.second(25)
     assert plane.actuator.quotas["w"].cpu_millicores > 1100
+
+
+async def test_a_host_that_answers_now_and_then_has_one_outage_and_the_next_is_another(plane):
+    worker = await calm(plane)
+
+    async def looked(*outcomes: str) -> list[str]:
+        with capture_logs() as logs:
+            for outcome in outcomes:
+                plane.actuator.unreachable = outcome
+                await look(plane, worker)
+                plane.now += STEADY_S / 2
+        return [line["event"] for line in logs]
+
+    assert await looked("gone", "", "gone", "") == ["host unreachable"]
+    assert await looked("") == ["host reachable again"]
+    assert await looked("") == []
+    assert await looked("gone") == ["host unreachable"]
 
 
 async def test_a_write_that_its_host_does_not_answer_is_told_as_the_hosts_trouble(plane):

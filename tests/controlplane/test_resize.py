@@ -87,12 +87,10 @@ def test_growth_waits_for_a_shrink_that_is_still_out():
 def test_without_acknowledgement_the_quota_stays_and_it_is_reported():
     resize = attached()
     resize.retarget(SMALL, V1, 1.0)
-    assert resize.wake_at() == 3.0
     assert resize.poll(2.9) == []
     assert not resize.overdue
     assert resize.poll(3.0) == []
     assert resize.overdue
-    assert resize.wake_at() is None
     assert resize.in_force == Quota(1000)
     assert resize.acknowledged(V1, 9.0) == [SetQuota(500, 0)]
     assert not resize.overdue
@@ -104,7 +102,7 @@ def test_a_failed_write_is_tried_again_ever_more_rarely():
     now = 0.0
     for delay in (0.5, 0.75, 0.75, 0.75):
         assert resize.quota_failed(now) == []
-        assert resize.wake_at() == now + delay
+        assert resize.retry_at == now + delay
         assert resize.poll(now + delay / 2) == []
         now += delay
         assert resize.poll(now) == [SetQuota(2000, 0)]
@@ -125,19 +123,19 @@ def test_what_its_owner_puts_off_is_asked_for_more_rarely_and_something_else_soo
     now = 0.0
     for delay in (0.5, 1.0, 2.0, 4.0, 5.0):
         assert resize.quota_failed(now, put_off=True) == []
-        assert resize.wake_at() == now + delay
+        assert resize.retry_at == now + delay
         now += delay
         assert resize.poll(now) == [SetQuota(2000, 0)]
     assert resize.quota_failed(now, put_off=True) == []
     # The same quota is not asked for sooner, another one is, and what it was found with in the end.
     assert resize.retarget(replace(BIG, max_batch=2), V2, now) == []
-    assert resize.wake_at() == now + 5.0
+    assert resize.retry_at == now + 5.0
     assert resize.retarget(allocation(1500), V3, now) == []
-    assert resize.wake_at() == now + 0.75
+    assert resize.retry_at == now + 0.75
     assert resize.poll(now + 0.75) == [SetQuota(1500, 0)]
     assert resize.quota_failed(now + 0.75, put_off=True) == []
     resize.restore(now + 1.0)
-    assert resize.wake_at() == now + 1.75
+    assert resize.retry_at == now + 1.75
 
 
 def test_growth_that_is_accepted_and_not_in_force_is_not_told_to_the_worker():
@@ -147,7 +145,7 @@ def test_growth_that_is_accepted_and_not_in_force_is_not_told_to_the_worker():
     for _ in range(5):  # as often as it takes, and never more rarely
         assert resize.quota_pending(now) == []
         assert (resize.in_force, resize.unacknowledged, resize.pending) == (Quota(1000), (), True)
-        assert resize.wake_at() == now + PENDING_S
+        assert resize.retry_at == now + PENDING_S
         now += PENDING_S
         assert resize.poll(now) == [SetQuota(2000, 0)]
     assert resize.quota_written(2000, 0, now) == [SendDirective(V1, BIG)]
@@ -218,7 +216,6 @@ def test_a_write_that_failed_and_was_performed_all_the_same_is_not_repeated():
     resize.retarget(BIG, V1, 0.0)
     resize.quota_failed(1.0)
     assert resize.quota_seen(Quota(2000), 1.1) == [SendDirective(V1, BIG)]
-    assert resize.wake_at() == 3.1
 
 
 def test_a_quota_that_was_not_known_is_put_right_when_it_is():
@@ -297,7 +294,6 @@ def test_goodbye_restores_what_was_found():
 def test_an_unknown_quota_is_written_before_any_directive():
     resize = attached(None)
     assert resize.in_force is None
-    assert resize.wake_at() is None
     assert resize.retarget(SMALL, V1, 1.0) == [SetQuota(1000, 0)]
     assert resize.quota_written(1000, 0, 1.1) == [SendDirective(V1, SMALL)]
 
@@ -528,7 +524,6 @@ class ResizeMachine(RuleBasedStateMachine):
         assert not self.leader.pending, self.leader
         assert not self.leader.overdue
         assert self.kernel == self.leader.in_force
-        assert self.leader.wake_at() is None
 
 
 TestResize = ResizeMachine.TestCase

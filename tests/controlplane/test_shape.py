@@ -39,20 +39,22 @@ def test_shapes_are_steps_apart_on_hosts_and_within_bounds_of_odd_size_too(low, 
 
 @given(
     low=st.integers(100, 4000),
-    extra=st.integers(0, 4000),
+    ceiling=st.integers(1000, 8000),
     host=st.integers(0, 9000),
     instances=st.integers(1, 4),
     threads=st.integers(1, 4),
 )
-def test_whole_cores_are_as_many_as_threads_or_the_floor(low, extra, host, instances, threads):
-    found = shapes(Limits(low, low + extra, instances, threads, 4, whole_cores=True), host)
+def test_whole_cores_are_as_many_as_threads_or_the_floor(low, ceiling, host, instances, threads):
+    low = min(low, ceiling)
+    found = shapes(Limits(low, ceiling, instances, threads, 4, whole_cores=True), host)
     assert found
     for millicores, n, t in found:
         assert millicores % 1000 == 0
         assert 1000 * n * t <= millicores
-        least = min(-(-low // 1000), max(1, min(low + extra, host) // 1000))
+        least = min(-(-low // 1000), max(1, min(ceiling, host) // 1000))
         assert millicores == max(1000 * least, 1000 * n * t)
-        assert millicores <= max(1000, min(low + extra, host))
+        assert millicores <= ceiling
+        assert millicores <= max(1000, host)  # of less there is no shape
 
 
 def test_shapes_in_whole():

@@ -1,8 +1,11 @@
 """What the control plane believes, and what it refuses to."""
 
+import math
+
 import pytest
 
 from controlplane.governor import Governor
+from controlplane.latency import MOST_ROWS
 from controlplane.reports import AbsurdReportError, check_hello
 from controlplane.resize import Resize
 from controlplane.state import Fleet, Host
@@ -30,6 +33,10 @@ def fleet_of_one(**fields):
 def sample(**fields) -> pb.Sample:
     allocation = pb.Allocation(cpu_millicores=1100, instances=1, threads=1, max_batch=1)
     return pb.Sample(**{"window_s": 0.2, "allocation": allocation, **fields})
+
+
+def histogram(bounds_ms, counts) -> pb.Histogram:
+    return pb.Histogram(upper_bound_ms=bounds_ms, count=counts)
 
 
 def test_executions_teach_the_model_of_every_worker_with_the_same_file():
@@ -113,13 +120,21 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
     [
         ("window_s", {"window_s": float("nan")}),
         ("window_s", {"window_s": -1.0}),
+        ("window_s", {"window_s": 1e-200}),
         ("headers", {"headers": 10**9}),
         ("arrivals", {"arrivals": 10**9}),
         ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=-5)]}),
         ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=float("inf"))]}),
+        ("executions.wall_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=1e-300)]}),
+        ("executions.cpu_ms", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=5, cpu_ms=1e-300)]}),
+        ("executions", {"executions": [pb.Execution(rows=1, threads=1, wall_ms=5)] * 65}),
         ("executions.rows", {"executions": [pb.Execution(rows=0, threads=1, wall_ms=5)]}),
         ("waiting.waited_ms", {"waiting": [pb.Waiting(waited_ms=-1, rows=1)]}),
         ("waiting.remaining_ms", {"waiting": [pb.Waiting(remaining_ms=float("nan"), rows=1)]}),
+        ("waiting.rows", {"waiting": [pb.Waiting(rows=MOST_ROWS + 1)]}),
+        ("waiting", {"waiting": [pb.Waiting(rows=1)] * 257}),
+        ("running", {"running": [pb.Running(rows=1, threads=1)] * 5}),
+        ("running.rows", {"running": [pb.Running(rows=MOST_ROWS + 1, threads=1)]}),
         ("running.elapsed_ms", {"running": [pb.Running(elapsed_ms=1e18, rows=1, threads=1)]}),
         ("usage.cpu_s", {"usage": pb.Usage(cpu_s=float("nan"))}),
         ("usage.quota_millicores", {"usage": pb.Usage(quota_millicores=2**32 - 1)}),
@@ -133,10 +148,19 @@ def test_overhead_of_a_request_is_what_the_executions_leave_of_the_cpu():
             {
                 "arrivals": 1,
                 "arrived_rows": 9,
-                "budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[1]),
+                "budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[1, 0]),
             },
         ),
-        ("budget_at_arrival.count", {"budget_at_arrival": pb.Histogram(upper_bound_ms=[8], count=[10**9])}),
+        ("budget_at_arrival.count", {"budget_at_arrival": histogram([8], [10**9, 0])}),
+        ("budget_at_arrival.count", {"budget_at_arrival": histogram([8], [1])}),
+        ("budget_at_arrival.count", {"budget_at_arrival": histogram([8], [1, 0, 0])}),
+        ("budget_at_arrival.count", {"budget_at_arrival": histogram([8], [])}),
+        ("budget_at_arrival.count", {"budget_at_arrival": histogram([8], [0] * 66)}),
+        ("budget_at_arrival.upper_bound_ms", {"budget_at_arrival": histogram([8, 8], [1, 0, 0])}),
+        ("budget_at_arrival.upper_bound_ms", {"budget_at_arrival": histogram([16, 8], [1, 0, 0])}),
+        ("budget_at_arrival.upper_bound_ms", {"budget_at_arrival": histogram([float("inf")], [1, 0])}),
+        ("budget_at_arrival.upper_bound_ms", {"budget_at_arrival": histogram(range(65), [0] * 66)}),
+        ("latency.upper_bound_ms", {"latency": histogram([float("nan")], [1, 0])}),
     ],
 )
 def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
@@ -152,6 +176,47 @@ def test_absurd_samples_are_refused_by_field_and_change_nothing(field, absurd):
     assert worker.last_seen_at == 0.0
     assert worker.outcomes.on_time == 0
     assert worker.arrival_rate == 0.0
+
+
+def test_as_much_as_a_worker_may_say_is_heard():
+    fleet, worker = fleet_of_one()
+    said = sample(
+        window_s=2e-16,  # of two reports at once, by a clock that adds up
+        waiting=[pb.Waiting(rows=8)] * 256,
+        running=[pb.Running(rows=8, threads=1)] * 4,
+        executions=[pb.Execution(rows=1, threads=1, wall_ms=1e-3, busy=1)] * 64,
+        budget_at_arrival=histogram(range(64), [1] * 65),
+        latency=histogram(range(64), [1] * 65),
+    )
+    for second in (1.0, 2.0):
+        fleet.record(worker, said, second)
+    assert worker.last_seen_at == 2.0
+
+
+@pytest.mark.parametrize("other_s", [1e-18, 3600.0])
+def test_the_shortest_windows_and_executions_leave_all_that_is_believed_finite(other_s):
+    fleet, worker = fleet_of_one()
+    arrived = histogram([8], [10**6, 0])
+    for second, window_s in enumerate((1e-18, other_s, 1e-18)):
+        runs = [
+            pb.Execution(rows=1, threads=1, wall_ms=1e-9, cpu_ms=1e-9, busy=1024),
+            pb.Execution(rows=8, threads=4, wall_ms=3.6e6, cpu_ms=3.6e6, busy=1),
+        ]
+        usage = pb.Usage(cpu_s=3.6e6, quota_millicores=1)
+        crowd = sample(
+            window_s=window_s,
+            headers=10**6,
+            arrivals=10**6,
+            arrived_rows=10**6,
+            budget_at_arrival=arrived,
+            executions=runs * 32,
+            usage=usage,
+        )
+        fleet.record(worker, crowd, float(second))
+    demand, latency = worker.demand.estimate(), worker.latency
+    believed = [demand.rate, demand.rate_error, demand.dispersion, worker.cores_used()]
+    believed += [latency.mean(1, 1), latency.upper(8, 4), latency.upper(4, 4), latency.low(1, 1)]
+    assert all(map(math.isfinite, believed))
 
 
 def test_requests_with_more_time_than_any_bound_count_as_well():

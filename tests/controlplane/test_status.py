@@ -5,11 +5,12 @@ import re
 import pytest
 
 from controlplane import config, status
-from controlplane.allocation import Allocation
+from controlplane.allocation import Allocation, Quota
 from controlplane.config import Actuator, Config, ServicePolicy
 from controlplane.governor import Governor
 from controlplane.operation import Waiting, operations
 from controlplane.planner import Assignment, Bound, Reasons
+from controlplane.reports import allocation_of
 from controlplane.resize import NONE, Resize, SendDirective
 from controlplane.state import Fleet, Host, Worker
 from protos import control_pb2 as pb
@@ -33,6 +34,17 @@ def test_what_waits_is_told_with_the_budget_that_it_came_with():
     assert status.service_state(worker, ServicePolicy(), Config()).queue == [Waiting(0.1, 2, 0.5)]
 
 
+def test_what_waits_or_runs_has_no_more_rows_than_the_worker_takes_now():
+    fleet, worker = attached()
+    most = worker.hello.max_batch
+    waiting = [pb.Waiting(remaining_ms=100, rows=rows) for rows in (1, most, most + 1)]
+    running = [pb.Running(elapsed_ms=10, rows=most + 1, threads=1)]
+    fleet.record(worker, pb.Sample(window_s=0.2, waiting=waiting, running=running), 0.2)
+    state = status.service_state(worker, ServicePolicy(), Config())
+    assert [each.rows for each in state.queue] == [1, most, most]
+    assert state.running == [(0.01, most)]
+
+
 def test_memory_is_planned_with_head_room_where_it_is_resized():
     fleet, worker = attached()
     usage = pb.Usage(memory_bytes=1000, memory_peak_bytes=2000)
@@ -44,6 +56,40 @@ def test_memory_is_planned_with_head_room_where_it_is_resized():
     state = status.service_state(worker, policy, resized)
     assert (state.memory_base_bytes, state.memory_peak_bytes) == (1500, 3000)
     assert state.memory_per_row_bytes == 6 << 20
+
+
+@pytest.mark.parametrize(
+    ("came_with", "in_force", "believed"),
+    [
+        (0, None, 8000),  # nobody says that there is a limit, but the host is no larger
+        (0, Quota(1000), 8000),
+        (1 << 50, None, 8000),  # a limit that only the worker tells of
+        (3000, Quota(1000, 3000), 3000),
+        (3000, Quota(1000, 5000), 5000),  # on its way from one to the other
+        (3000, Quota(1000), 8000),
+    ],
+)
+def test_no_more_memory_is_believed_than_its_limit_and_its_host_allow(came_with, in_force, believed):
+    fleet = Fleet([host := Host(2000, 8000)], 0.001)
+    hello = pb.Hello(
+        worker_id="w",
+        service="s",
+        model_digest="d",
+        max_instances=2,
+        max_threads=2,
+        max_batch=4,
+        allocation=pb.Allocation(
+            cpu_millicores=1000, instances=1, threads=1, max_batch=1, memory_bytes=came_with
+        ),
+    )
+    resize = Resize(0, 2.0)
+    resize.attached(None, allocation_of(hello.allocation), in_force, 0.0)
+    worker = fleet.attach(hello, resize, Governor(1.0, 100), 0.0, host)
+    usage = pb.Usage(memory_bytes=1 << 50, memory_peak_bytes=1 << 50)
+    fleet.record(worker, pb.Sample(window_s=0.2, usage=usage), 0.2)
+    resized = Config(actuator=Actuator(resize_memory=True), planner=config.Planner(memory_head_room=0.5))
+    state = status.service_state(worker, ServicePolicy(), resized)
+    assert (state.memory_base_bytes, state.memory_peak_bytes) == (1.5 * believed, 1.5 * believed)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""The stream of one worker, and what goes wrong in it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from structlog.testing import capture_logs
+
+from controlplane.actuators.fake import FakeActuator
+from controlplane.allocation import Quota
+from controlplane.demand import Demand
+from controlplane.server import ControlPlaneServer
+from protos import control_pb2 as pb
+from tests.controlplane.test_loop import Plane, settle
+
+
+class Overflowing(Demand):
+    """One that fails at whatever it is told."""
+
+    def record(self, *_args, **_named) -> None:
+        raise OverflowError("34, 'Numerical result out of range'")
+
+
+class Stream:
+    """A worker's stream without a wire; `ended` once the control plane has ended it."""
+
+    def __init__(self, plane: Plane, worker_id: str) -> None:
+        self._reports: asyncio.Queue[pb.Report] = asyncio.Queue()
+        allocation = pb.Allocation(cpu_millicores=1100, instances=1, threads=1, max_batch=1)
+        hello = pb.Hello(
+            worker_id=worker_id,
+            service="vision",
+            model_digest="d",
+            max_instances=1,
+            max_threads=1,
+            max_batch=1,
+            allocation=allocation,
+        )
+        self._reports.put_nowait(pb.Report(hello=hello))
+        self._task = asyncio.create_task(self._attach(ControlPlaneServer(plane.loop)))
+
+    @property
+    def ended(self) -> bool:
+        return self._task.done() and self._task.exception() is None
+
+    async def say(self, **report: Any) -> None:
+        self._reports.put_nowait(pb.Report(**report))
+        await settle()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _attach(self, server: ControlPlaneServer) -> None:
+        async for _ in server.Attach(self._all(), cast("Any", None)):
+            pass
+
+    async def _all(self) -> AsyncIterator[pb.Report]:
+        while True:
+            yield await self._reports.get()
+
+
+async def test_what_nobody_foresaw_is_logged_and_ends_the_stream_of_that_worker_only():
+    plane = Plane(FakeActuator({"one": Quota(1100), "other": Quota(1100)}))
+    one, other = Stream(plane, "one"), Stream(plane, "other")
+    await settle()
+    broken = plane.fleet.workers["one"]
+    broken.demand = Overflowing()
+    sample = pb.Sample(window_s=0.2)
+    with capture_logs() as logs:
+        await one.say(sample=sample)
+        await other.say(sample=sample)
+    failed = [line for line in logs if line["event"] == "report failed"]
+    assert [(line["worker"], line["log_level"], line["exc_info"]) for line in failed] == [
+        ("one", "error", True)
+    ]
+    assert one.ended
+    assert not other.ended
+    assert list(plane.fleet.workers) == ["other"]
+    assert plane.fleet.workers["other"].plannable
+    await other.close()
+    assert plane.fleet.workers == {}
+
+
+async def test_what_is_absurd_is_refused_and_the_stream_goes_on():
+    plane = Plane(FakeActuator({"one": Quota(1100)}))
+    one = Stream(plane, "one")
+    await one.say(sample=pb.Sample(window_s=1e-200))
+    assert plane.metric("sponge_control_samples_refused_total", service="vision") == 1
+    assert not one.ended
+    await one.say(sample=pb.Sample(window_s=0.2))
+    assert plane.fleet.workers["one"].plannable
+    await one.close()
