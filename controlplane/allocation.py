@@ -49,7 +49,7 @@ class Version:
     epoch: int = 0
 
 
-NONE = Version()  # of a worker that has not had a directive
+NONE = Version()  # of a worker that has put no directive in force
 
 
 def largest(quotas: Iterable[Quota]) -> Quota:
@@ -67,9 +67,12 @@ def smallest(quotas: Iterable[Quota]) -> Quota:
     )
 
 
-def next_term(reported: Iterable[Version | None]) -> int:
-    """The term of a new leader: one more than the highest that any worker has applied."""
-    return 1 + max((version.term for version in reported if version is not None), default=0)
+def next_term(applied: Version) -> int:
+    """The term, with one worker, of a control plane to which it says that it has `applied` this.
+
+    It forgets whatever else it was sent when it says so, also what may have the term that comes next.
+    """
+    return applied.term + 1
 
 
 def _alike(written: int | None, read: int | None) -> bool:

@@ -243,9 +243,8 @@ class ControlLoop:
         state, assignment = made.services[index], made.plan.assignments[index]
         current = worker.allocation
         planned = assignment.configuration
-        if worker.resize.overdue:
+        if worker.resize.overdue:  # it keeps the quota that it may need, and its resize tells it again
             session.complain("allocation not acknowledged", f"after {self._config.governor.ack_timeout_s} s")
-        # A worker that does not acknowledge keeps the quota it may need, and is told anew.
         if not worker.resize.pending:
             worker.failure = ""  # nothing is left to write
         # What its owner refuses may never come about: a smaller plan must not wait for it.

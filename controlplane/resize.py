@@ -57,8 +57,10 @@ class Resize:
     """The resizing of one worker, from its attachment on.
 
     `startup` is the CPU that a worker gets at least while it starts; `ack_timeout_s` is how long an acknowledgement
-    may take before `overdue` says so. That changes nothing else: the quota stays, and counts. `found` is what
-    `restore` goes back to, if that is known from before: else it is what the worker attaches with.
+    may take before `overdue` says so, and the target is sent again, each time for so long. That is the same directive,
+    of the same version: who has failed with it tries once more, who has it in force takes no notice. Nothing else
+    changes: the quota stays, and counts. `found` is what `restore` goes back to, if that is known from before: else it
+    is what the worker attaches with.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Resize:
         self._held: dict[Version, Quota] = {}
         self._acknowledged = NONE
         self._sent_at: dict[Version, float] = {}
+        self._told_at = 0.0  # when the target was sent last
         self._target: _Target | None = None
         # The least that may be in force. Not certain after a failed write: it may have been performed all the same.
         self._least: Quota | None = None
@@ -258,7 +261,7 @@ class Resize:
         return self._step(now)
 
     def poll(self, now: float) -> list[Action]:
-        """Try a failed write again once its time has come, and notice what is overdue."""
+        """Try a failed write again, and send the target again, once their time has come; notice what is overdue."""
         return self._step(now)
 
     def _replace(self, target: "_Target", now: float) -> None:
@@ -274,7 +277,11 @@ class Resize:
         if unsent is not None and self._least is not None and self._least.covers(unsent.quota):
             actions.append(unsent.directive)
             self._held[unsent.directive.version] = unsent.quota
-            self._sent_at[unsent.directive.version] = now
+            self._sent_at[unsent.directive.version] = self._told_at = now
+        elif self._target is not None and self._must_tell(now):
+            # Whatever the quota: it is held, and may be in force already.
+            actions.append(self._target.directive)
+            self._told_at = now
         if self._writing is None and self._must_write() and now >= self._retry_at:
             self._writing = self._wanted()
             if self._least is not None:
@@ -286,6 +293,10 @@ class Resize:
         if self._target is None or not self._held or self._target.directive.version in self._held:
             return None
         return self._target
+
+    def _must_tell(self, now: float) -> bool:
+        """Whether the target is to be sent again."""
+        return self.version in self._sent_at and now >= self._told_at + self._ack_timeout_s
 
     def _must_write(self) -> bool:
         if not self._held:

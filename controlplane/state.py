@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.allocation import NONE, Allocation, Version, largest, next_term
+from controlplane.allocation import Allocation, Version, largest, next_term
 from controlplane.cell import Cell
 from controlplane.config import ServicePolicy
 from controlplane.demand import Demand
@@ -54,7 +54,7 @@ class Worker:
     host: Host | None  # None while it is not known, as its engine does not answer
     believed: LatencyModel | None = None  # what the newest plan was made of
     drift: Drift = field(default_factory=Drift)
-    term: int = 1  # above all that it has heard of
+    term: int = 1  # above that of what it had applied when it attached
     demand: Demand = field(default_factory=Demand)
     sample: control_pb2.Sample = field(default_factory=control_pb2.Sample)
     outcomes: control_pb2.Outcomes = field(default_factory=control_pb2.Outcomes)
@@ -188,9 +188,8 @@ class Fleet:
         now: float,
         host: Host | None = None,
     ) -> Worker:
-        """A worker has opened its stream. A term it has seen that is not below ours makes us a new leader."""
-        applied = version_of(hello.applied)
-        term = 1 if applied == NONE else next_term([applied])
+        """A worker has opened its stream. What it is sent from now on has a term above that of what it has applied."""
+        term = next_term(version_of(hello.applied))
         self.term = max(self.term, term)
         worker = Worker(
             hello=hello,

@@ -48,6 +48,7 @@ class Agent:
         self._clock = clock
         self._worker_id = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
         self._directed_millicores = 0
+        self._ignored: tuple[tuple[int, int], str] | None = None  # the last, and why
         self._quota_millicores = resources.read(cgroup).quota_millicores
         self._batched = served.model.signature.batched
         self._warm = asyncio.Event()
@@ -114,20 +115,23 @@ class Agent:
         )
 
     async def obey(self, directive: control_pb2.Directive) -> None:
-        """Put a directive in force, unless it is stale or cannot be; what cannot is logged."""
+        """Put a directive in force, unless it is stale or cannot be; what cannot is logged, once, as it comes again.
+
+        Cancelled, it is not in force, and will not be.
+        """
         await self._warm.wait()
         shape = shape_of(directive)
         if shape.version <= self._worker.batcher.shape.version:
             return
         if (reason := self._unfit(shape, directive)) is not None:
-            log.error("directive ignored", reason=reason, version=shape.version)
+            self._ignore(shape, reason)
             return
         allocation = directive.allocation
         pace = allocation.cpu_millicores if directive.pace else None
         try:
             await self._worker.apply(shape, table_of(directive), pace)
         except EngineError as error:
-            log.error("directive ignored", reason=str(error), version=shape.version)
+            self._ignore(shape, str(error))
             return
         self._directed_millicores = allocation.cpu_millicores
         log.info(
@@ -138,6 +142,11 @@ class Agent:
             threads=shape.threads,
             max_batch=shape.max_batch,
         )
+
+    def _ignore(self, shape: Shape, reason: str) -> None:
+        if (ignored := (shape.version, reason)) != self._ignored:
+            self._ignored = ignored
+            log.error("directive ignored", reason=reason, version=shape.version)
 
     def _unfit(self, shape: Shape, directive: control_pb2.Directive) -> str | None:
         """Why a directive cannot be obeyed, None if it can."""

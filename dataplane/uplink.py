@@ -16,12 +16,14 @@ from protos import control_pb2, control_pb2_grpc
 
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 1.0
-# A stream that held for so long counts as one: its loss is news, and worth an attempt at once.
+# A stream that held for so long counts as one: its loss is news, and worth an attempt at once. To connect does not
+# count: where packets are dropped it takes 5 s, and ends in nothing.
 _ATTACHED_S = 1.0
 # Distress repeats with every step while it lasts; the control plane needs to hear it once in a while.
 _DISTRESS_INTERVAL_S = 0.1
 
-# Connecting ends in an error sooner than the default of 20 s; a dead peer is noticed within 30 s.
+# Connecting ends in an error sooner than the default of 20 s. A dead peer is noticed within 30 s; on Linux after 10 in
+# which it has confirmed no report, because gRPC gives the last of these to the kernel, too (TCP_USER_TIMEOUT).
 _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.keepalive_time_ms", 20_000),
@@ -47,6 +49,9 @@ class Uplink:
     `address` may be several, with commas between: they are tried in turns, as of several control planes one leads.
     With `tls` it connects so, by the files as they are at each attempt; where they cannot be used, that is logged as
     the reason why nothing is reached.
+
+    What comes by a stream is obeyed while that lives: what is not in force by then never will be. So a hello tells the
+    next control plane all that there is, and of what that sends nothing has the same version.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Uplink:
         self._distress = False
         self._renewing = False
         self._distress_sent_at = float("-inf")
+        self._opened_at: float | None = None  # since when there is a stream; None while there is none
         self._newest: control_pb2.Directive | None = None
         self._directed = asyncio.Event()
 
@@ -89,25 +95,24 @@ class Uplink:
 
         Whatever the source raises is logged, and ends no more than this stream or this directive.
         """
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._obey())
-            backoff_s = _FIRST_BACKOFF_S
-            while True:
-                began_at = self._clock()
-                try:
-                    reason = await self._attached()
-                except Exception:
-                    log.exception("report failed")
-                    reason = "report failed"
+        backoff_s = _FIRST_BACKOFF_S
+        while True:
+            self._opened_at = None
+            try:
+                reason = await self._attached()
+            except Exception:
+                log.exception("report failed")
+                reason = "report failed"
+            if self._opened_at is not None:
                 if self._renewing:
                     continue
-                if self._clock() - began_at > _ATTACHED_S:
+                if self._clock() - self._opened_at > _ATTACHED_S:
                     backoff_s = _FIRST_BACKOFF_S
-                if backoff_s == _FIRST_BACKOFF_S:
-                    log.warning("control plane out of reach", address=self._addresses[0], reason=reason)
-                self._addresses.rotate(-1)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+            if backoff_s == _FIRST_BACKOFF_S:
+                log.warning("control plane out of reach", address=self._addresses[0], reason=reason)
+            self._addresses.rotate(-1)
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
     async def _attached(self) -> str:
         """One stream, from hello to its end; returns why it ended."""
@@ -115,17 +120,23 @@ class Uplink:
             # To read and check a bundle of authorities takes milliseconds, for which no request is to wait.
             access = Access(await asyncio.to_thread(channel_credentials, self._tls)) if self._tls else OPEN
         except FileError as error:
-            self._renewing = False  # whatever the source is by then is said when a stream begins
             return str(error)
         async with access.aio_channel(self._addresses[0], _CHANNEL_OPTIONS) as channel:
             call = control_pb2_grpc.ControlPlaneStub(channel).Attach()
+            self._newest = None
             try:
                 async with asyncio.TaskGroup() as tasks:
+                    obeying = tasks.create_task(self._obey())
                     sending = tasks.create_task(self._send(call))
                     receiving = tasks.create_task(self._receive(call))
-                    # Either ends the stream.
-                    sending.add_done_callback(lambda _: receiving.cancel())
-                    receiving.add_done_callback(lambda _: sending.cancel())
+
+                    def end(_: object) -> None:
+                        for task in (sending, receiving, obeying):
+                            task.cancel()
+
+                    # Either ends the stream, and what has come by it and is not in force yet.
+                    sending.add_done_callback(end)
+                    receiving.add_done_callback(end)
             except* (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 pass  # the call tells why
             return await call.details() or (await call.code()).name
@@ -139,6 +150,8 @@ class Uplink:
 
     async def _send(self, call: Call) -> None:
         """Until the source is to be announced anew."""
+        await call.wait_for_connection()
+        self._opened_at = self._clock()
         self._renewing = False
         await call.write(control_pb2.Report(hello=self._source.hello()))
         # The window begins with the hello: one request in its first millisecond is no rate.
@@ -158,12 +171,15 @@ class Uplink:
 
     async def _obey(self) -> None:
         """Follow the newest directive; one that is overtaken while a session is built is skipped."""
+        failed: control_pb2.Version | None = None  # and logged: it comes again
         while True:
             await self._directed.wait()
             self._directed.clear()
-            if self._newest is None:
+            if (directive := self._newest) is None:
                 continue
             try:
-                await self._source.obey(self._newest)
+                await self._source.obey(directive)
             except Exception:
-                log.exception("directive failed")
+                if directive.version != failed:
+                    log.exception("directive failed")
+                failed = directive.version

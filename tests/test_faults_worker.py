@@ -222,7 +222,7 @@ def test_stale_and_impossible_directives_are_ignored(worker, control):
             {"pace": True, "cpu_millicores": 0},
         ]
     ):
-        control.direct(base + 6, **bad)
+        control.direct(base + 6 + number, **bad)
         eventually(
             lambda: len(worker.process.events("directive ignored")), lambda n, k=number: n == before + k + 1
         )

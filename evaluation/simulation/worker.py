@@ -173,7 +173,9 @@ class VirtualWorker:
                 self.report_at = now
 
     def obey(self, shape: Shape, table: Sequence[ServiceTime], now: float) -> None:
-        """Put a directive in force."""
+        """Put a directive in force, unless it is: it is sent again when it is not acknowledged in time."""
+        if shape.version <= self.batcher.shape.version:
+            return
         self.batcher.times.adopt(table)
         self.batcher.reshape(shape)
         self.pump(now)

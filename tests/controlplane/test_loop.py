@@ -172,18 +172,23 @@ async def test_quota_and_instances_follow_the_demand_up_and_down(plane):
     assert plane.metric("sponge_control_quota_cores", service="vision", worker="w") == after[0] / 1000
 
 
+def constantly(wanted: Allocation) -> Planner:
+    """A planner that gives the same to each service, whatever there is."""
+
+    def plan(services, _host_millicores, _host_memory, _settings, /):
+        assignment = Assignment(wanted, Reasons(0.0, 0.5, Bound.FLOOR, None))
+        return Plan(tuple(assignment for _ in services), False, SolverStatus.OPTIMAL, 0.0)
+
+    return plan
+
+
 async def test_another_planner_decides_and_all_else_stays_as_it_is():
     told = []
+    decide = constantly(Allocation(3100, 3, 1, 1))
 
-    def always(services, host_millicores, _host_memory, _settings, /):
+    def always(services, host_millicores, *rest):
         told.append(([service.name for service in services], host_millicores))
-        reasons = Reasons(0.0, 0.5, Bound.FLOOR, None)
-        return Plan(
-            tuple(Assignment(Allocation(3100, 3, 1, 1), reasons) for _ in services),
-            False,
-            SolverStatus.OPTIMAL,
-            0.0,
-        )
+        return decide(services, host_millicores, *rest)
 
     plane = Plane(FakeActuator({"w": Quota(1100)}), decide=always)
     worker = await FakeWorker.attach(plane)
@@ -490,6 +495,25 @@ async def test_a_worker_that_does_not_acknowledge_can_still_be_told_to_shrink(pl
     assert held.cpu_millicores > 1100  # something may still be running under it
     await worker.second(2)
     assert plane.actuator.quotas["w"].cpu_millicores <= 1100
+
+
+async def test_a_worker_that_fails_with_its_allocation_is_told_again_of_the_same_plan():
+    wanted = Allocation(3100, 3, 1, 1)
+    plane = Plane(FakeActuator({"w": Quota(1100)}), decide=constantly(wanted))
+    worker = await FakeWorker.attach(plane)
+    await worker.second(2)
+    first = worker.session.outbox.get_nowait()
+    for _ in range(2):
+        assert worker.session.outbox.empty()
+        await worker.second(2, obey=False)
+    again = worker.session.outbox.get_nowait()
+    assert (again.version, again.allocation) == (first.version, first.allocation)
+    assert worker.session.worker.resize.overdue
+    for _ in range(2):
+        await worker.second(2, obey=False)
+    await worker.second(2)
+    assert worker.allocation.instances == wanted.instances
+    assert not worker.session.worker.resize.pending
 
 
 async def test_what_silent_workers_hold_is_not_given_to_others():

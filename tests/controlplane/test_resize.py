@@ -89,11 +89,25 @@ def test_without_acknowledgement_the_quota_stays_and_it_is_reported():
     resize.retarget(SMALL, V1, 1.0)
     assert resize.poll(2.9) == []
     assert not resize.overdue
-    assert resize.poll(3.0) == []
+    resize.poll(3.0)
     assert resize.overdue
     assert resize.in_force == Quota(1000)
     assert resize.acknowledged(V1, 9.0) == [SetQuota(500, 0)]
     assert not resize.overdue
+
+
+def test_a_worker_that_does_not_acknowledge_is_told_again():
+    resize = attached()
+    resize.retarget(SMALL, V1, 1.0)
+    assert resize.retarget(allocation(250), V2, 2.0) == [SendDirective(V2, allocation(250))]
+    for now in (4.0, 6.0, 8.0):
+        # Only what is wanted of it now, as it was, and not for a version that is overdue and overtaken.
+        assert resize.poll(now - 0.1) == []
+        assert resize.poll(now) == [SendDirective(V2, allocation(250))]
+        assert resize.unacknowledged == (V1, V2)
+    assert resize.acknowledged(V2, 9.0) == [SetQuota(250, 0)]
+    assert resize.quota_written(250, 0, 9.1) == []
+    assert resize.poll(20.0) == []
 
 
 def test_a_failed_write_is_tried_again_ever_more_rarely():
@@ -259,8 +273,8 @@ def test_a_new_leader_lowers_nothing_before_the_worker_speaks():
     assert resize.largest_unacknowledged == Quota(2000)
     assert resize.acknowledged(V1, 0.5) == []
     assert resize.acknowledged(V2, 1.0) == [SetQuota(1000, 0)]
-    assert next_term([None, V2, Version(4, 1)]) == 5
-    assert next_term([]) == 1
+    assert next_term(Version(4, 1)) == 5
+    assert next_term(NONE) == 1
 
 
 def test_a_shrink_begun_by_the_leader_before_is_finished_without_a_target():
@@ -325,6 +339,7 @@ class ResizeMachine(RuleBasedStateMachine):
 
     def boot(self) -> None:
         self.applied, self.allocation, self.starting = NONE, DEFAULT, True
+        self.received: SendDirective | None = None  # and not yet in force
         self.executions: list[tuple[Version, Quota]] = []
         # Without a directive, what it runs needs what was there for sure when it came.
         out = () if self.writing is None else (Quota(self.writing.cpu_millicores, self.writing.memory_bytes),)
@@ -343,6 +358,14 @@ class ResizeMachine(RuleBasedStateMachine):
     def end_execution(self, data: st.DataObject) -> None:
         self.executions.pop(data.draw(st.integers(0, len(self.executions) - 1)))
 
+    @precondition(lambda self: self.received)
+    @rule(fails=st.booleans())
+    def obey(self, fails: bool) -> None:
+        directive, self.received = self.received, None
+        if not fails and directive.version > self.applied:
+            self.applied, self.allocation = directive.version, directive.allocation
+            self.needs = directive.allocation.quota
+
     @rule()
     def warm(self) -> None:
         self.starting = False
@@ -353,10 +376,7 @@ class ResizeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.directives)
     @rule()
     def deliver_directive(self) -> None:
-        directive = self.directives.pop(0)
-        if directive.version > self.applied:
-            self.applied, self.allocation = directive.version, directive.allocation
-            self.needs = directive.allocation.quota
+        self.received = self.directives.pop(0)
 
     @rule()
     def send_acknowledgement(self) -> None:
@@ -374,6 +394,8 @@ class ResizeMachine(RuleBasedStateMachine):
         """All goes as it should, which lets the search get further than single steps do."""
         while self.directives:
             self.deliver_directive()
+        if self.received is not None:
+            self.obey(fails=False)
         self.executions.clear()
         self.acknowledgements = [self.report()]
         self.deliver_acknowledgement(lost=False)
@@ -391,6 +413,7 @@ class ResizeMachine(RuleBasedStateMachine):
 
     def attach(self) -> None:
         self.directives: list[SendDirective] = []
+        self.received = None  # what came by the old stream is not obeyed any more
         self.acknowledgements: list[Version] = []
         applied = None if self.applied == NONE else self.applied
         # What is under way is read where it is less. More, which nobody has asked for since, harms no deadline.
@@ -417,7 +440,7 @@ class ResizeMachine(RuleBasedStateMachine):
         self.leader = Resize(STARTUP_MILLICORES)
         if self.term == 0:
             self.boot()
-        self.term, self.epoch = next_term([Version(self.term), self.applied]), 0
+        self.term, self.epoch = next_term(self.applied), 0
         self.attach()
 
     def perform_write(self) -> None:

@@ -39,6 +39,20 @@ class Source:
             raise ValueError("times out of order")
 
 
+class Slow(Source):
+    """Takes until the gate is open to obey."""
+
+    def __init__(self):
+        super().__init__()
+        self.begun = []
+        self.gate = asyncio.Event()
+
+    async def obey(self, directive):
+        self.begun.append(directive.version.epoch)
+        await self.gate.wait()
+        await super().obey(directive)
+
+
 @asynccontextmanager
 async def attached(source, others=""):
     """An uplink of `source`, and the control plane it is attached to; `others` are addresses that it tries before."""
@@ -106,6 +120,53 @@ async def test_of_several_control_planes_the_one_that_takes_workers_is_found():
         source.bad_samples = 1
         # Once more around.
         await soon(lambda: len(control.hellos) == 2)
+
+
+async def test_what_came_by_a_stream_is_not_obeyed_after_its_end():
+    source = Slow()
+    async with attached(source) as control:
+        control.direct(1)
+        await soon(lambda: source.begun == [1])
+        control.direct(2)  # waits for the first
+        count = len(control.samples)
+        await soon(lambda: len(control.samples) > count + 3)
+        source.bad_samples = 1
+        await soon(lambda: len(control.hellos) == 2)
+        source.gate.set()
+        control.direct(3)
+        await soon(lambda: 3 in source.obeyed)
+        assert source.obeyed == [3]
+
+
+async def test_a_directive_that_fails_again_is_logged_once():
+    source = Source()
+    async with attached(source) as control:
+        with structlog.testing.capture_logs() as lines:
+            for _ in range(3):
+                count = len(source.obeyed)
+                control.direct(1)
+                await soon(lambda before=count: len(source.obeyed) > before)
+            control.direct(2)
+            await soon(lambda: 2 in source.obeyed)
+        assert [line["event"] for line in lines] == ["directive failed"]
+
+
+async def test_where_connections_are_taken_and_nothing_is_said_that_is_logged_once():
+    """To connect takes longer than a stream has to hold to count as one."""
+    taken = []
+
+    async def take(_, writer):
+        taken.append(writer)
+
+    server = await asyncio.start_server(take, LOOPBACK, 0)
+    port = server.sockets[0].getsockname()[1]
+    with structlog.testing.capture_logs() as lines:
+        async with server, running(Uplink(f"{LOOPBACK}:{port}", Source(), 0.02, time.monotonic)):
+            # The second attempt is over, too, when the third begins.
+            await soon(lambda: len(taken) == 3)
+    for writer in taken:
+        writer.close()
+    assert [line["event"] for line in lines] == ["control plane out of reach"]
 
 
 class TestOverTls:
