@@ -30,6 +30,7 @@ class Option:
     shed: float
     late: float
     queued: float = 0.0
+    rows: int = 1  # that executions grow to
 
     @property
     def misses(self) -> float:
@@ -77,7 +78,8 @@ class Candidates:
             float(column[of]) for column in (self.found.load, self.found.shed, self.late_rates)
         )
         cost = float(self.costs[position]) + self.miss_cost * queued
-        return Option(configuration, cost, load, shed, late_rate, queued)
+        rows = int(self.found.rows[of])
+        return Option(configuration, cost, load, shed, late_rate, queued, rows)
 
 
 def candidates(service: ServiceState, host_millicores: int, settings: config.Planner) -> Candidates:

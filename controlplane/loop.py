@@ -13,10 +13,12 @@ from controlplane.actuators import Actuator
 from controlplane.admission import Admission
 from controlplane.cell import Cell
 from controlplane.config import Config
+from controlplane.decision import Decision
 from controlplane.decisions import Decisions
 from controlplane.explanation import Round
 from controlplane.exploration import Exploration
 from controlplane.governor import crowded
+from controlplane.inputs import inputs
 from controlplane.memory import Memory
 from controlplane.metrics import Metrics
 from controlplane.overrides import Overrides
@@ -27,7 +29,7 @@ from controlplane.reports import AbsurdReportError, version_of
 from controlplane.scaling import Scaling
 from controlplane.session import Session
 from controlplane.state import Fleet, Host, Worker
-from controlplane.store import Decision, Store
+from controlplane.store import Store
 from protos import control_pb2
 
 _GOODBYE_S = 3.0
@@ -126,11 +128,11 @@ class ControlLoop:
             for worker, assignment in zip(workers, plan.assignments, strict=True)
         ]
         full = crowded(changes, self._available(host, workers)[0])
-        for worker, state, assignment in zip(workers, made.services, plan.assignments, strict=True):
+        for index, worker in enumerate(workers):
             # It may have gone, or come back as another, while the plan was made.
             session = self._sessions.get(worker.worker_id)
             if session is not None and session.worker is worker:
-                await self._govern(session, state, assignment, plan.host_full, full)
+                self._govern(session, made, index, full)
 
     async def attach(self, hello: control_pb2.Hello) -> Session:
         """A worker has opened its stream; one that it had before is closed."""
@@ -182,7 +184,7 @@ class ControlLoop:
     async def goodbye(self) -> None:
         """Put every worker back to the allocation it was found with, as far as time allows, and let it go.
 
-        What was learned is kept.
+        What was decided and what was learned is kept.
         """
         now = self._clock()
         for session in self._sessions.values():
@@ -191,6 +193,7 @@ class ControlLoop:
             async with asyncio.timeout(_GOODBYE_S):
                 await self._settled()
         # Before their streams end: workers attach again at once, also to one that is about to stop.
+        await self.decisions.kept()
         await self._memory.keep(self.fleet.models)
         for session in tuple(self._sessions.values()):
             session.close()
@@ -235,15 +238,9 @@ class ControlLoop:
             log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
 
-    async def _govern(
-        self,
-        session: Session,
-        state: planner.ServiceState,
-        assignment: planner.Assignment,
-        host_full: bool,
-        full: bool,
-    ) -> None:
+    def _govern(self, session: Session, made: Round, index: int, full: bool) -> None:
         worker, now = session.worker, self._clock()
+        state, assignment = made.services[index], made.plan.assignments[index]
         current = worker.allocation
         planned = assignment.configuration
         if worker.resize.overdue:  # it keeps the quota that it may need, and its resize tells it again
@@ -265,15 +262,16 @@ class ControlLoop:
             before=current,
             after=verdict.allocation,
             action=verdict.action.value,
-            reason=status.reason(assignment, worker, state.reserve),
-            arrival_rate=worker.arrival_rate,
+            reason=status.reason(assignment, worker, state.reserve, current, verdict.allocation),
+            arrival_rate=state.demand.rate,
             queue_depth=worker.queue_depth,
             expected_misses=assignment.reasons.expected_misses,
-            host_full=host_full,
+            host_full=made.plan.host_full,
+            inputs=inputs(made, index, verdict.allocation),
         )
         worker.last_action, worker.last_action_at = f"{decision.action}: {decision.reason}", now
         session.perform(worker.resize.retarget(decision.after, decision.version, now))
-        await self.decisions.add(decision)
+        self.decisions.add(decision)
 
     def _available(self, host: Host, workers: list[Worker]) -> tuple[int, int]:
         """Millicores and bytes for `workers`: what others keep counts.

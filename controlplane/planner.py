@@ -53,6 +53,7 @@ class Reasons:
     bound: Bound
     smaller: Allocation | None  # the best with less CPU
     spared: float = 0.0  # misses per second that staying as it is would add
+    rows: int = 1  # that executions grow to
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +143,5 @@ def _explain(option: Option, options: Sequence[Option], crowded: bool, staying: 
         bound = max(more, key=lambda bound: more[bound])
     spared = 0.0 if staying is None else staying - option.misses
     smaller_one = smaller.configuration if smaller else None
-    reasons = Reasons(option.misses, option.utilisation, bound, smaller_one, spared)
+    reasons = Reasons(option.misses, option.utilisation, bound, smaller_one, spared, option.rows)
     return Assignment(option.configuration, reasons)

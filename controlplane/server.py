@@ -8,6 +8,7 @@ import grpc
 import structlog
 
 from controlplane import explanation, status
+from controlplane.decisions import MOST_PAST
 from controlplane.loop import ControlLoop
 from controlplane.overrides import PolicyError
 from controlplane.reports import AbsurdReportError, check_hello
@@ -81,6 +82,10 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         request: pb.WatchDecisionsRequest,
         context: grpc.aio.ServicerContext[pb.WatchDecisionsRequest, pb.Decision],
     ) -> AsyncIterator[pb.Decision]:
+        if request.past > MOST_PAST:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"past: expected at most {MOST_PAST}, got {request.past}"
+            )
         async with aclosing(self._loop.decisions.watch(request.past)) as decisions:
             async for decision in decisions:
                 yield decision

@@ -1,8 +1,10 @@
 """From what is believed of a worker to what the planner, the worker and people are told of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from controlplane import cpuset, explanation
+from controlplane.allocation import Allocation
 from controlplane.config import Config, ServicePolicy
 from controlplane.explanation import Explanation, Round
 from controlplane.operation import Waiting
@@ -60,8 +62,23 @@ def _most_millicores(policy: ServicePolicy, config: Config) -> int:
     return min(policy.max_millicores, 1000 * len(usable))
 
 
-def reason(assignment: Assignment, worker: Worker, reserve: float) -> str:
+def reason(
+    assignment: Assignment, worker: Worker, reserve: float, before: Allocation, after: Allocation
+) -> str:
     """Why this much, in a line for people; `reserve` is the share that was planned for beyond the demand."""
+    memory = f"memory {_memory(before.memory_bytes)} → {_memory(after.memory_bytes)}"
+    if after.memory_bytes == before.memory_bytes:
+        return _why(assignment, worker, reserve)
+    if replace(after, memory_bytes=before.memory_bytes) == before:
+        return f"{memory}, for what is in use and head room"
+    return f"{_why(assignment, worker, reserve)}; {memory}"
+
+
+def _memory(limit_bytes: int) -> str:
+    return f"{limit_bytes / (1 << 20):.0f} MiB" if limit_bytes else "unlimited"
+
+
+def _why(assignment: Assignment, worker: Worker, reserve: float) -> str:
     estimate, reasons = worker.demand.estimate(), assignment.reasons
     match reasons.bound:
         case Bound.FLOOR:

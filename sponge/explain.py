@@ -293,7 +293,8 @@ def _slots(seen: pb.Seen) -> str:
 
 def _allocation(of: pb.Allocation) -> str:
     slots = f"{_count(of.instances, 'instance')} of {_count(of.threads, 'thread')}"
-    return f"{_cores(of.cpu_millicores)}, {slots}, batches of up to {of.max_batch}"
+    memory = f", {of.memory_bytes / (1 << 20):.0f} MiB of memory" * (of.memory_bytes > 0)
+    return f"{_cores(of.cpu_millicores)}, {slots}, batches of up to {of.max_batch}{memory}"
 
 
 def _cores(millicores: int) -> str:

@@ -400,3 +400,16 @@ def test_service_times_say_what_they_rest_on():
     assert basis(measured_share=1.0) == "measured"
     assert basis(measured_share=0.25).startswith("25% measured, else by the curve, which is off by 7%")
     assert basis().startswith("by the curve, which is off by 7%")
+
+
+async def test_memory_is_told_where_it_is_limited(capsys):
+    settings = Actuator(resize_memory=True)
+    config = Config(actuator=settings, services={"vision": ServicePolicy(min_millicores=500)})
+    plane = Plane(FakeActuator({"w": Quota(1100, 1 << 28)}), config)
+    worker = await FakeWorker.attach(plane)
+    worker.usage = pb.Usage(memory_bytes=1 << 29)
+    async with answering(plane) as address:
+        await worker.second(2)
+        limit = worker.session.worker.allocation.memory_bytes
+        assert await asked(address, "vision") == 0
+    assert capsys.readouterr().out.count(f"batches of up to 1, {limit >> 20} MiB of memory\n") == 1

@@ -13,7 +13,7 @@ from controlplane.allocation import Allocation, Quota
 from controlplane.config import Actuator, Config, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
-from controlplane.latency import UNKNOWN_WORK_S
+from controlplane.latency import KAPPA, UNKNOWN_WORK_S
 from controlplane.loop import ControlLoop
 from controlplane.metrics import FleetCollector, Metrics
 from controlplane.planner import Assignment, Bound, Plan, Planner, Reasons
@@ -25,6 +25,7 @@ from controlplane.session import Session
 from controlplane.state import Fleet, Host
 from controlplane.store import Store
 from protos import control_pb2 as pb
+from tests.decided import SlowStore
 
 
 @dataclass
@@ -43,13 +44,14 @@ class Plane:
     hosts: list[Host] = field(default_factory=lambda: [Host(4000, 1 << 33)])
     priors: Priors = field(default_factory=lambda: Priors({}))
     scales: FakeScales | None = None
+    store: Store | None = None  # else one at `path`
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
         self.fleet = Fleet(self.hosts, 0.001)
         self.fleet.policies.update(self.config.services)
         self.registry.register(FleetCollector(self.fleet))
-        self.store = Store(self.path)
+        self.store = self.store or Store(self.path)
         metrics = Metrics(self.registry)
         scales, replicas = self.scales, self.config.replicas
         self.loop = ControlLoop(
@@ -76,6 +78,7 @@ class FakeWorker:
     session: Session
     allocation: pb.Allocation
     version: pb.Version = field(default_factory=pb.Version)
+    usage: pb.Usage = field(default_factory=pb.Usage)
 
     @classmethod
     async def attach(cls, plane: Plane, millicores: int = 1100, **hello) -> "FakeWorker":
@@ -127,6 +130,7 @@ class FakeWorker:
                 arrivals=rate,
                 arrived_rows=rate,
                 executions=[run] * min(rate, executed),
+                usage=self.usage,
                 budget_at_arrival=pb.Histogram(upper_bound_ms=[800, 1200], count=[0, rate, 0]),
                 allocation=self.allocation,
                 acknowledged=self.version,
@@ -159,6 +163,7 @@ async def test_quota_and_instances_follow_the_demand_up_and_down(plane):
     assert busy[1] >= 3
     assert after[1] == calm[1]
     assert abs(after[0] - calm[0]) <= 100  # a step: the estimates have seen more by then
+    await plane.loop.decisions.kept()
     actions = [decision.action for decision in plane.store.last(100)]
     assert actions[0] == "shrink"
     assert "grow" in actions
@@ -206,6 +211,7 @@ async def test_what_is_urgent_is_measured_by_the_demand_that_is_planned_for(spar
     worker = await FakeWorker.attach(plane, 3100)
     # One in twenty of these and their reserve are two a second.
     await worker.second(20)
+    await plane.loop.decisions.kept()
     assert [decision.action for decision in plane.store.last(10)] == actions
 
 
@@ -248,7 +254,11 @@ async def test_distress_is_planned_for_without_waiting_for_the_interval(patient)
     running.cancel()
     assert directive.allocation.cpu_millicores > small
     assert directive.allocation.instances > 1
-    assert "waiting would miss" in patient.store.last(1)[0].reason
+    await patient.loop.decisions.kept()
+    [decision] = patient.store.last(1)
+    assert "waiting would miss" in decision.reason
+    assert (decision.queue_depth, decision.inputs.waiting_rows, decision.inputs.bound) == (9, 9, "queue")
+    assert decision.inputs.first_due_ms == 450
 
 
 async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(patient):
@@ -521,9 +531,71 @@ async def test_a_decision_that_cannot_be_kept_is_carried_out(plane, capsys):
     plane.store.close()
     for _ in range(8):
         await worker.second(2)
+    await plane.loop.decisions.kept()
     assert plane.actuator.quotas["w"].cpu_millicores < 1100
     assert plane.metric("sponge_control_store_failures_total") >= 1
     assert capsys.readouterr().out.count("decision not kept") == 1
+
+
+async def test_distress_does_not_wait_for_the_store_and_an_orderly_stop_does(tmp_path):
+    store = SlowStore(str(tmp_path / "db"))
+    store.may_read.set()
+    plane = Plane(FakeActuator({"w": Quota(1100)}), store=store)
+    worker = await FakeWorker.attach(plane)
+    for rate in [2] * 6 + [25] * 6:
+        await worker.second(rate)
+    assert plane.actuator.quotas["w"].cpu_millicores >= 2500
+    assert store.last(10) == []
+    obeying = asyncio.create_task(worker.acknowledge_all())
+    stopping = asyncio.create_task(plane.loop.goodbye())
+    await settle()
+    assert not stopping.done()
+    store.may_add.set()
+    await stopping
+    await obeying
+    made = plane.metric("sponge_control_decisions_total", service="vision", action="grow")
+    assert made >= 1
+    assert [decision.action for decision in store.last(100)].count("grow") == made
+
+
+async def test_a_decision_is_kept_with_what_it_was_made_of(plane):
+    worker = await FakeWorker.attach(plane)
+    for rate in [2] * 6 + [25] * 6:
+        await worker.second(rate)
+    await plane.loop.decisions.kept()
+    grown = next(decision for decision in plane.store.last(100) if decision.action == "grow")
+    found = grown.inputs
+    assert 0 < found.rate_error < grown.arrival_rate
+    assert (found.budget_p5_ms, found.budget_p50_ms, found.budget_p95_ms) == (1000, 1000, 1000)
+    assert (found.min_millicores, found.weight, found.host_millicores) == (500, 1, 4000)
+    assert found.host_memory_bytes == 1 << 33
+    assert (found.execution_rows, found.drift, found.measured_share) == (1, 1, 1)
+    # Of what it was given: what it had would have taken twice as long.
+    beside_others_ms = 100 * (1 + KAPPA * (grown.after.instances - 1))
+    assert (found.execution_mean_ms, found.execution_upper_ms) == pytest.approx(
+        (beside_others_ms,) * 2, rel=0.2
+    )
+    assert not found.HasField("first_due_ms")
+
+
+async def test_a_change_of_memory_alone_is_kept_as_one():
+    config = Config(
+        governor=Governor(shrink_hold_s=2.0),
+        actuator=Actuator(resize_memory=True),
+        services={"vision": ServicePolicy(min_millicores=1100, max_millicores=1100)},
+    )
+    plane = Plane(FakeActuator({"w": Quota(1100, 1 << 28)}), config)
+    worker = await FakeWorker.attach(plane)
+    worker.usage = pb.Usage(memory_bytes=1 << 29)
+    await worker.second(2)
+    await plane.loop.decisions.kept()
+    [decision] = plane.store.last(1)
+    assert decision.before.memory_bytes == 1 << 28
+    assert decision.after.memory_bytes > 1 << 28
+    decision.after.memory_bytes = decision.before.memory_bytes
+    assert decision.after == decision.before
+    assert decision.reason.startswith("memory 256 MiB → ")
+    assert worker.session.worker.last_action.startswith("grow: memory 256 MiB → ")
 
 
 async def test_a_paused_plane_changes_nothing_on_attach_either():

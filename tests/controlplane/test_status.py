@@ -1,5 +1,7 @@
 """What the planner and the worker are told of a worker."""
 
+import re
+
 import pytest
 
 from controlplane import config, status
@@ -123,7 +125,29 @@ def test_what_takes_longer_meets_more_stand_stills_of_its_quota():
 
 def test_a_reason_names_the_reserve_that_was_planned_for():
     _, worker = attached()
-    assignment = Assignment(Allocation(1100, 1, 1, 1), Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
+    given = Allocation(1100, 1, 1, 1)
+    assignment = Assignment(given, Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
     words = "needed to keep up with 0.0 requests/s"
-    assert status.reason(assignment, worker, 0.0).startswith(f"{words} (")
-    assert status.reason(assignment, worker, 0.25).startswith(f"{words} and a reserve of 25% (")
+    assert status.reason(assignment, worker, 0.0, given, given).startswith(f"{words} (")
+    assert status.reason(assignment, worker, 0.25, given, given).startswith(f"{words} and a reserve of 25% (")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            Allocation(1100, 1, 1, 1, 512 << 20),
+            Allocation(1100, 1, 1, 1, 768 << 20),
+            r"memory 512 MiB → 768 MiB, for what is in use and head room",
+        ),
+        (
+            Allocation(500, 1, 1, 1),
+            Allocation(1100, 1, 1, 1, 768 << 20),
+            r"needed to keep up with .*; memory unlimited → 768 MiB",
+        ),
+    ],
+)
+def test_a_reason_tells_of_memory_where_it_changes(before, after, words):
+    _, worker = attached()
+    assignment = Assignment(after, Reasons(0.0, 0.5, Bound.THROUGHPUT, None))
+    assert re.fullmatch(words, status.reason(assignment, worker, 0.0, before, after))

@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controlplane.actuators.fake import FakeActuator
-from controlplane.allocation import Allocation, Version
+from controlplane.allocation import Allocation
 from controlplane.config import Config
 from controlplane.loop import ControlLoop
 from controlplane.metrics import Metrics
 from controlplane.server import AdminServer
 from controlplane.state import Fleet, Host
-from controlplane.store import Decision, Store
+from controlplane.store import Store
 from evaluation import measure
 from evaluation.admin import Admin, ControlPlaneError
 from evaluation.bandwidth import BandwidthTrace
@@ -23,6 +23,7 @@ from evaluation.measure import Offered, Seen
 from evaluation.result import Cost
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
+from tests.decided import decision
 
 
 @contextlib.asynccontextmanager
@@ -46,9 +47,8 @@ async def serving():
 
 async def decide(loop, service):
     before, after = Allocation(1000, 1, 1, 1), Allocation(2000, 2, 1, 1)
-    await loop.decisions.add(
-        Decision("w", service, Version(1, 1), before, after, "grow", "", 0.0, 0, 0.0, False)
-    )
+    loop.decisions.add(decision(1, service=service, before=before, after=after))
+    await loop.decisions.kept()
 
 
 async def test_decisions_made_before_a_run_are_no_part_of_it():
