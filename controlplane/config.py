@@ -142,14 +142,17 @@ class Actuator(Section, frozen=True, kw_only=True):
     kubernetes: Kubernetes = msgspec.field(default_factory=Kubernetes)
 
 
+MOST_MILLICORES = 10_000_000  # ten thousand cores
+
+
 class ServicePolicy(Section, frozen=True, kw_only=True):
     """What one service may have, and what its deadlines are worth."""
 
     weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
     # For what nobody foresees: so much more than the believed rate is planned for, as a share of it.
     reserve: Annotated[float, Meta(ge=0, le=10)] = 0.0
-    min_millicores: Annotated[int, Meta(ge=100)] = 500
-    max_millicores: Positive = 64_000
+    min_millicores: Annotated[int, Meta(ge=100, le=MOST_MILLICORES)] = 500
+    max_millicores: Annotated[int, Meta(ge=1, le=MOST_MILLICORES)] = 64_000
     max_batch: Positive = 64
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
     # Docker: its quotas are whole cores, each a CPU that no other service with whole_cores has.

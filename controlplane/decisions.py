@@ -95,6 +95,10 @@ class Decisions:
                     log.warning("decision not kept", error=str(error))
                 self._failed = True
                 continue
+            except Exception:  # those that come after are to be kept
+                self._metrics.store_failures.inc(len(made))
+                log.exception("decision not kept")
+                continue
             self._failed = False
             async with self._added:
                 self._newest = newest

@@ -16,9 +16,8 @@ DISPERSION_PRIOR = 20.0  # arrivals' worth of a Poisson process that are always 
 MIN_DISPERSION, MAX_DISPERSION = 0.5, 8.0
 LEAST_WINDOW_S = 0.2
 SUPPORT = 20  # most points of the budget distribution
-MOST_BUDGETS = (
-    256  # that are followed: of more the lightest say nothing, and a worker has as many as bounds, 34
-)
+# That are followed: of more the lightest say nothing, and a worker has as many as bounds, 34.
+MOST_BUDGETS = 256
 # Share of the times ahead in which no more requests come than the upper of a forecast.
 QUANTILE = 0.95
 # Standard deviations from the mean to it: at first those of a normal distribution, then learned, within these bounds.

@@ -35,8 +35,8 @@ class Drift:
     upper estimates.
 
     What a quota throttles takes longer for that as well, which is foreseen, but not as well as an execution is
-    known: as long as there are others only those count. And what comes of throttled ones is this machine's, now: it
-    is neither taken out of what tells of the model nor ever becomes a part of it.
+    known: as long as there are others only those count. And the ratio of throttled ones is this machine's, now: it
+    is neither taken out of what tells of the model nor does it ever become a part of it.
     """
 
     def __init__(self, quantile: float = UPPER) -> None:
@@ -57,7 +57,9 @@ class Drift:
         if throttled != self._throttled:
             if throttled and now - self._seen_at < UNSEEN_S:
                 return
-            self.end()
+            # What has been seen holds until executions of the other kind say otherwise.
+            self._newest.clear()
+            self._sums, self._since, self._seen_s = [0.0, 0.0], [0, 0], 0.0
             self._throttled = throttled
         ratio, above = math.log(took_s / mean_s), math.log(took_s / upper_s)
         self._newest.append((ratio, above))
@@ -93,6 +95,10 @@ class Drift:
         """Whether any execution of the last half-life could be compared."""
         return now - self._seen_at < HALF_LIFE_S
 
+    def tells(self, now: float) -> bool:
+        """Whether it is seen by executions that tell of the model."""
+        return self.seen(now) and not self._throttled
+
     @property
     def lasting(self) -> float:
         """`slower`, once it has been seen for a half-life; 1 until then, and of what is throttled."""
@@ -104,7 +110,7 @@ class Drift:
         settled = len(ratios) >= NEWEST // 2
         if settled and abs(level) <= OVER:
             self.end()
-        elif settled or level > 0:  # less is believed later than more
+        elif settled or math.exp(level) > self.slower:  # less is believed later than more
             self.slower = math.exp(level)
             margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
             self.wider = max(self.slower, math.exp(margin))

@@ -26,9 +26,8 @@ class Exploration:
         self._looked_at: dict[str, float] = {}
         self._turn = ""
         self._trying = False  # whether whose turn it was has something to try
-        self._slack: set[str] = (
-            set()
-        )  # services that may try, by the newest plan: CPU is left, and no queue in danger
+        # Services that may try, by the newest plan: CPU is left, and no queue in danger.
+        self._slack: set[str] = set()
 
     def hoped(self, services: Sequence[ServiceState], now: float) -> list[ServiceState]:
         """Give what is to be planned for: all as they are but one at most, in hope."""

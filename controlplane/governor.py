@@ -10,6 +10,8 @@ from controlplane.allocation import Allocation
 # Memory in use moves all the time; a limit follows when it is too low, or higher than need be by this share.
 _MEMORY_BAND = 0.75
 _MAX_INSTANCES = 64
+# A few windows: in the first of a worker by chance nothing may have come.
+OBSERVED_S = 0.5
 
 
 class Action(enum.Enum):
@@ -67,11 +69,10 @@ class Governor:
     ) -> Verdict | None:
         """Whether and how to leave `current`; `settled` says that no earlier change is under way.
 
-        `crowded`: others grow into what this one is planned to leave, so it does not wait but for a second plan.
+        `crowded`: others grow into what this one is planned to leave, so it waits for no more than OBSERVED_S.
         `urgent`: `current` would miss much that `planned` would not, for all its CPU.
         """
         self.hold = None
-        first = self._began_at is None
         if self._began_at is None:
             self._began_at = now
         self._plans.append((now, planned))
@@ -85,8 +86,7 @@ class Governor:
         if not settled:
             self.hold = None if _fits(current, planned) else Hold.SETTLING
             return None
-        # The first plan may know of a single window, in which by chance nothing came.
-        if crowded and not first and planned.cpu_millicores < current.cpu_millicores:
+        if crowded and now - self._began_at >= OBSERVED_S and planned.cpu_millicores < current.cpu_millicores:
             return Verdict(Action.SHRINK, planned)
         if now - self._began_at >= self._shrink_hold_s:
             # The newest of the largest: its shape fits what is going on now.

@@ -35,7 +35,7 @@ from protos import control_pb2
 _GOODBYE_S = 3.0
 _RETRY_S = 0.1
 
-# Workers of a predecessor attach within a second: a plan for those that come first would give away what others have.
+# Workers of a predecessor try again every second: a plan for those that come first would give away what others have.
 GATHER_S = 1.0
 
 log = structlog.get_logger()
@@ -55,6 +55,7 @@ class ControlLoop:
         decide: Planner = planner.plan,
         priors: Priors | None = None,
         scaling: Scaling | None = None,
+        gather_s: float = GATHER_S,
     ) -> None:
         self.fleet = fleet
         self.actuator = actuator
@@ -68,6 +69,7 @@ class ControlLoop:
         self._decide = decide
         self._priors = priors or Priors({})
         self._scaling = scaling
+        self._gather_s = gather_s
         self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
         self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
         self._sessions: dict[str, Session] = {}
@@ -90,7 +92,8 @@ class ControlLoop:
             tasks.create_task(self._go_round())
 
     async def _go_round(self) -> None:
-        await asyncio.sleep(GATHER_S)
+        await asyncio.sleep(self._gather_s)
+        self._early.clear()
         await self.tick()
         while True:
             host_full = any(host.full for host in self.fleet.hosts.values())
@@ -229,7 +232,7 @@ class ControlLoop:
         plan = await asyncio.to_thread(self._decide, states, millicores, memory_bytes, settings)
         self._metrics.plan_seconds.observe(time.perf_counter() - began)
         for worker in self.fleet.workers.values():
-            if worker.host is host:
+            if worker.host is host and worker not in workers:
                 worker.expected_misses = None
         for worker, latency, assignment in zip(workers, believed, plan.assignments, strict=True):
             worker.believed = latency

@@ -132,8 +132,8 @@ class FleetCollector(Collector):
             if aim is not None:
                 target.add_metric(labels, aim.cpu_millicores / 1000)
             rate.add_metric(labels, worker.arrival_rate)
-            if worker.expected_misses is not None:
-                misses.add_metric(labels, worker.expected_misses)
+            if (expected := worker.expected_misses) is not None:
+                misses.add_metric(labels, expected)
             drift.add_metric(labels, worker.drift.slower)
             overdue.add_metric(labels, float(worker.resize.overdue))
         yield from (quota, target, rate, misses, drift, overdue)

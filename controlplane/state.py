@@ -13,7 +13,7 @@ from controlplane.governor import Governor
 from controlplane.latency import UPPER, LatencyModel
 from controlplane.reports import allocation_of, budgets_of, check_sample, version_of
 from controlplane.resize import Resize
-from controlplane.stretch import throttled, wall_of, work_of
+from controlplane.stretch import beside, throttled, wall_of, work_of
 from protos import control_pb2
 
 # What finished longer ago than this does not count in the shares that people see.
@@ -260,8 +260,7 @@ class Fleet:
         believed = worker.believed
         if believed is None or wall_s <= 0 or believed.executed(rows, threads) < MATURE:
             return
-        crowd = 1 + believed.kappa * (busy - 1)
-        mean_s, upper_s = crowd * believed.mean(rows, threads), crowd * believed.upper(rows, threads)
+        mean_s, upper_s = beside(believed, rows, threads, busy)
         if not throttled(threads, busy, millicores):
             worker.drift.observe(wall_s, mean_s, upper_s, now)
             return
@@ -276,7 +275,7 @@ class Fleet:
         if worker.drift.lasting == 1.0:
             return
         alike = [each for each in self.workers.values() if each.latency is worker.latency]
-        factor = agreed([each.drift.lasting for each in alike if each.drift.seen(now)])
+        factor = agreed([each.drift.lasting for each in alike if each.drift.tells(now)])
         if factor == 1.0:
             return
         worker.latency.scale(factor, now)

@@ -92,18 +92,21 @@ def walls_of(
     return mean_s[0], upper_s[0]
 
 
+def beside(model: LatencyModel, rows: int, threads: int, busy: float) -> tuple[float, float]:
+    """Wall time of an execution without a quota, with `busy` slots in use, its own included: mean, upper quantile."""
+    crowd = 1 + model.kappa * (busy - 1)
+    return crowd * model.mean(rows, threads), crowd * model.upper(rows, threads)
+
+
 def wall_of(
     model: LatencyModel, rows: int, threads: int, busy: float, millicores: int, period_s: float
 ) -> tuple[float, float]:
-    """The same of one execution with `busy` slots in use, its own included."""
-    single, mean, upper = (
-        np.array([value])
-        for value in (model.mean(rows, 1), model.mean(rows, threads), model.upper(rows, threads))
-    )
-    crowd = 1 + model.kappa * (busy - 1)
-    runnable = busy * at_work(single, mean, threads)
-    upper_s = stretched_upper(crowd * upper, runnable, millicores, period_s, model.quantile)
-    return float(stretched_mean(crowd * mean, runnable, millicores)[0]), float(upper_s[0])
+    """The same under a quota."""
+    mean_s, upper_s = (np.array([value]) for value in beside(model, rows, threads, busy))
+    alone_s = np.array([model.mean(rows, 1)]), np.array([model.mean(rows, threads)])
+    runnable = busy * at_work(*alone_s, threads)
+    longest_s = stretched_upper(upper_s, runnable, millicores, period_s, model.quantile)
+    return float(stretched_mean(mean_s, runnable, millicores)[0]), float(longest_s[0])
 
 
 def throttled(threads: int, busy: float, millicores: int) -> bool:

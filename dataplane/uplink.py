@@ -95,7 +95,7 @@ class Uplink:
 
         Whatever the source raises is logged, and ends no more than this stream or this directive.
         """
-        backoff_s = _FIRST_BACKOFF_S
+        backoff_s, turn = _FIRST_BACKOFF_S, 0
         while True:
             self._opened_at = None
             try:
@@ -107,12 +107,14 @@ class Uplink:
                 if self._renewing:
                     continue
                 if self._clock() - self._opened_at > _ATTACHED_S:
-                    backoff_s = _FIRST_BACKOFF_S
-            if backoff_s == _FIRST_BACKOFF_S:
+                    backoff_s, turn = _FIRST_BACKOFF_S, 0
+            if backoff_s == _FIRST_BACKOFF_S and turn == 0:
                 log.warning("control plane out of reach", address=self._addresses[0], reason=reason)
             self._addresses.rotate(-1)
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+            turn = (turn + 1) % len(self._addresses)
+            if turn == 0:  # until then another of them may lead
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
     async def _attached(self) -> str:
         """One stream, from hello to its end; returns why it ended."""

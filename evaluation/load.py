@@ -55,9 +55,7 @@ class Service:
     agrees: Callable[[Array, Array], bool]  # (expected, answer), of the same shape
     grace_ms: float = 2000.0  # as in the payloads' parameter: how long a late answer is waited for
     minimum_service_ms: float = 0.0  # with less than this on arrival a request is dead
-    patient: bool = (
-        False  # what finds no worker that is ready waits for one, as gRPC does where it is told to
-    )
+    patient: bool = False  # what finds no worker that is ready waits for one, as gRPC can
 
 
 @dataclass(frozen=True, slots=True)

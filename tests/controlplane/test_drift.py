@@ -172,6 +172,25 @@ def test_a_neighbour_is_not_forgotten_for_executions_that_a_quota_throttles():
     assert worker.latency.mean(1, 1) == pytest.approx(0.050, rel=0.05)
 
 
+def test_what_is_seen_under_a_quota_holds_until_what_is_not_throttled_says_otherwise():
+    shared, (worker,) = fleet("one")
+    report(shared, worker, 180.0, 50, 1.0, millicores=500, cpu_ms=50.0)
+    assert worker.drift.slower == pytest.approx(1.5)
+    report(shared, worker, 50.0, NEWEST // 2 - 1, 2.0)
+    assert worker.drift.slower == pytest.approx(1.5)
+    report(shared, worker, 50.0, 1, 2.0)
+    assert worker.drift.began_at is None
+
+
+def test_a_worker_that_is_throttled_says_nothing_of_how_it_is():
+    shared, (one, throttled) = fleet("one", "throttled")
+    for step in range(round(HALF_LIFE_S / UNSEEN_S) + 2):
+        report(shared, one, 75.0, 20, step * UNSEEN_S)
+        report(shared, throttled, 180.0, 20, step * UNSEEN_S, millicores=500, cpu_ms=50.0)
+    assert one.drift.began_at is None
+    assert one.latency.mean(1, 1) == pytest.approx(0.075, rel=0.2)
+
+
 def test_where_a_quota_throttles_all_of_them_what_a_neighbour_did_is_over():
     shared, (worker,) = fleet("one")
     report(shared, worker, 75.0, 20, 1.0)

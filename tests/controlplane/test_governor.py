@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from controlplane.allocation import Allocation
-from controlplane.governor import Action, Governor, Hold, Verdict, urgent
+from controlplane.governor import OBSERVED_S, Action, Governor, Hold, Verdict, urgent
 
 
 def allocation(millicores: int, instances: int = 1) -> Allocation:
@@ -74,10 +74,11 @@ def test_another_shape_for_the_same_cpu_is_taken_at_once():
 
 def test_what_others_grow_into_is_left_at_once():
     governor = Governor(shrink_hold_s=4.0, dead_band_millicores=100)
-    assert governor.decide(allocation(900), allocation(600), 0.0, settled=True, crowded=True) is None
-    assert governor.decide(allocation(900), allocation(700), 0.1, settled=True, crowded=True) == Verdict(
-        Action.SHRINK, allocation(700)
-    )
+    for now in (0.0, 0.05, 0.9 * OBSERVED_S):
+        assert governor.decide(allocation(900), allocation(600), now, settled=True, crowded=True) is None
+    assert governor.decide(
+        allocation(900), allocation(700), OBSERVED_S, settled=True, crowded=True
+    ) == Verdict(Action.SHRINK, allocation(700))
     assert governor.decide(allocation(700), allocation(600), 1.0, settled=False, crowded=True) is None
 
 

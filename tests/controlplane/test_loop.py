@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from controlplane import loop, planner
+from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Allocation, Quota
 from controlplane.config import Actuator, Config, Governor, ServicePolicy
@@ -45,6 +45,7 @@ class Plane:
     priors: Priors = field(default_factory=lambda: Priors({}))
     scales: FakeScales | None = None
     store: Store | None = None  # else one at `path`
+    gather_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -64,6 +65,7 @@ class Plane:
             self.decide,
             self.priors,
             None if scales is None else Scaling(scales, replicas, metrics, lambda: self.now),
+            self.gather_s,
         )
 
     def metric(self, name: str, **labels: str) -> float | None:
@@ -226,9 +228,8 @@ async def test_the_quota_does_not_fall_before_the_worker_acknowledges(plane):
 
 
 @pytest.fixture
-def patient(plane, monkeypatch) -> Plane:
+def patient(plane) -> Plane:
     """A control plane that plans once a minute, and whose workers have all come."""
-    monkeypatch.setattr(loop, "GATHER_S", 0.0)
     seldom = msgspec.structs.replace(plane.config.planner, interval_s=60.0)
     return Plane(plane.actuator, msgspec.structs.replace(plane.config, planner=seldom))
 
@@ -272,6 +273,18 @@ async def test_a_new_worker_is_planned_for_without_waiting_for_the_interval(pati
     await planned(0)  # the first round is over; it has told nothing yet
     patient.loop.record(worker.session, pb.Sample(window_s=0.2, allocation=worker.allocation))
     await asyncio.wait_for(planned(1), 30.0)
+    running.cancel()
+
+
+async def test_nobody_is_planned_for_while_workers_of_a_predecessor_may_still_come(plane):
+    gathering = Plane(plane.actuator, gather_s=60.0)
+    running = asyncio.create_task(gathering.loop.run())
+    worker = await FakeWorker.attach(gathering)
+    gathering.loop.record(
+        worker.session, pb.Sample(window_s=0.2, distress=True, allocation=worker.allocation)
+    )
+    await asyncio.sleep(0.1)
+    assert gathering.loop.round_of(worker.session.worker) is None
     running.cancel()
 
 
