@@ -10,7 +10,7 @@ import structlog
 
 from controlplane import status
 from controlplane.actuators import ActuationError, Actuator, Pending, PutOff, Unreachable, WorkerRef
-from controlplane.allocation import Allocation, Quota
+from controlplane.allocation import Allocation, Quota, Version
 from controlplane.metrics import Metrics
 from controlplane.resize import Action, SendDirective, SetQuota
 from controlplane.state import Worker
@@ -77,6 +77,7 @@ class Session:
         self._on_progress = on_progress
         self._is_known = is_known
         self._whole_cores = whole_cores
+        self._last_sent: Version | None = None
         self._writing: asyncio.Task[None] | None = None
         self._pending_since: float | None = None  # as time.perf_counter
         self._complaints: set[tuple[str, str]] = set()
@@ -95,8 +96,13 @@ class Session:
         for action in actions:
             match action:
                 case SendDirective():
-                    pace = not self._actuator.holds_quota
-                    self.outbox.put_nowait(status.directive(self.worker, action, self._period_s, pace=pace))
+                    # Who reads nothing is not told it once more for every time-out.
+                    if self.outbox.empty() or action.version != self._last_sent:
+                        pace = not self._actuator.holds_quota
+                        self.outbox.put_nowait(
+                            status.directive(self.worker, action, self._period_s, pace=pace)
+                        )
+                    self._last_sent = action.version
                 case SetQuota(cpu_millicores, memory_bytes):
                     # A resize has one write out at most.
                     self._writing = asyncio.create_task(self._write(Quota(cpu_millicores, memory_bytes)))

@@ -529,6 +529,15 @@ async def test_a_worker_that_fails_with_its_allocation_is_told_again_of_the_same
     assert not worker.session.worker.resize.pending
 
 
+async def test_a_worker_that_reads_nothing_is_not_sent_the_same_for_ever():
+    plane = Plane(FakeActuator({"w": Quota(1100)}), decide=constantly(Allocation(3100, 3, 1, 1)))
+    worker = await FakeWorker.attach(plane)
+    for _ in range(9):
+        await worker.second(2, obey=False)
+    assert worker.session.worker.resize.overdue
+    assert worker.session.outbox.qsize() == 1
+
+
 async def test_what_silent_workers_hold_is_not_given_to_others():
     plane = Plane(FakeActuator({"w": Quota(3000), "v": Quota(1100)}))
     await FakeWorker.attach(plane, millicores=3000)

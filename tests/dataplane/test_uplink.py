@@ -169,6 +169,24 @@ async def test_where_connections_are_taken_and_nothing_is_said_that_is_logged_on
     assert [line["event"] for line in lines] == ["control plane out of reach"]
 
 
+async def test_of_several_addresses_all_are_tried_before_it_waits():
+    """That nobody leads is logged once, not once for each of them."""
+    taken = []
+
+    async def turn_away(_, writer):
+        taken.append(writer.get_extra_info("sockname")[1])
+        writer.close()
+
+    servers = [await asyncio.start_server(turn_away, LOOPBACK, 0) for _ in range(2)]
+    ports = [server.sockets[0].getsockname()[1] for server in servers]
+    addresses = ",".join(f"{LOOPBACK}:{port}" for port in ports)
+    with structlog.testing.capture_logs() as lines:
+        async with servers[0], servers[1], running(Uplink(addresses, Source(), 0.02, time.monotonic)):
+            await soon(lambda: len(set(taken)) == 2)
+            await soon(lambda: taken[-1] == ports[0] and taken.index(ports[1]) < len(taken) - 1)
+    assert [line["event"] for line in lines] == ["control plane out of reach"]
+
+
 class TestOverTls:
     """Both sides show certificates of one authority, and later of another."""
 
