@@ -1,6 +1,7 @@
 """Two control planes with one Lease, as processes: one leads, and ends when it no longer may."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +56,9 @@ def test_a_leader_that_is_killed_is_succeeded(kube: KubeApi, tmp_path: Path) -> 
         assert (leads(first), leads(second)) == (1, 0)
         held_by = holder(kube)
         first.process.popen.kill()
+        killed_at = time.monotonic()
         wait_serving(second.address)
+        print(f"succeeded after {time.monotonic() - killed_at:.1f} s")  # for people: pytest -s
         assert leads(second) == 1
         assert holder(kube) not in ("", held_by)
 
