@@ -17,6 +17,7 @@ BYTES_PER_S = 250_000
 # UINT8 [1, 250, 250, 3]: 0.75 s on the link.
 IMAGE = np.ones((1, 250, 250, 3), np.uint8)
 UPLOAD_S = IMAGE.nbytes / BYTES_PER_S
+HEADERS = "sponge_worker_headers_total"
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,14 @@ async def test_a_deadline_that_passes_during_the_upload_is_counted_and_nothing_r
 
 async def test_cancelled_during_the_upload_is_not_expired(worker):
     expired, cancelled = worker.ended("expired_in_upload"), worker.ended("cancelled")
+    headers = worker.metrics()[HEADERS]
+    twelve_seconds = np.ones((1, 1000, 1000, 3), np.uint8)
     async with uploading(worker) as service:
-        call = service.ModelInfer(image(), timeout=60.0)
-        await asyncio.sleep(UPLOAD_S / 4)  # into the upload, or before it: cancelled either way
+        call = service.ModelInfer(image(twelve_seconds), timeout=60.0)
+        # What is cancelled before its header has arrived the worker never hears of.
+        await asyncio.to_thread(
+            processes.eventually, lambda: worker.metrics()[HEADERS], lambda n: n == headers + 1
+        )
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
