@@ -46,6 +46,7 @@ class Settings(Section, frozen=True, kw_only=True):
     arrivals: Annotated[list[str], Meta(min_length=1)]
     mean_rates: list[Annotated[float, Meta(gt=0)]]
     seed: Annotated[int, Meta(ge=0)]
+    starts: Annotated[int, Meta(ge=1)]  # of each case, whose arrivals are drawn anew
     notes: tuple[str, ...] = ()
 
 
@@ -70,14 +71,15 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
             seconds = ahead.follow(counts, np.random.default_rng([settings.seed, 1, index]))
             coverages[Path(name).stem, kind] = ahead.coverage(seconds), known
     starts = []
+    seeds = [settings.seed + index for index in range(settings.starts if options.seconds is None else 1)]
     for case in _cases(options.traces / settings.profiles[0]):
         options.progress(f"{toml.stem}: cold start, {case.name}")
         starts.append(
             Starts(
                 case,
-                cold=cold.start(case, settings.seed, profiled=False),
-                tried=cold.start(case, settings.seed, profiled=False, explore=True),
-                profiled=cold.start(case, settings.seed, profiled=True),
+                cold=cold.mean([cold.start(case, seed, profiled=False) for seed in seeds]),
+                tried=cold.mean([cold.start(case, seed, profiled=False, explore=True) for seed in seeds]),
+                profiled=cold.mean([cold.start(case, seed, profiled=True) for seed in seeds]),
             )
         )
     options.progress(f"{toml.stem}: drift")
@@ -91,6 +93,7 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
             "profiles": ", ".join(settings.profiles),
             "arrivals": ", ".join(settings.arrivals),
             "seed": str(settings.seed),
+            "starts": str(len(seeds)),
             **({} if options.seconds is None else {"seconds of each": f"{options.seconds:g}"}),
             **machine(),
         },

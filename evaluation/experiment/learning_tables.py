@@ -139,13 +139,14 @@ def starts(found: Sequence[Starts]) -> Table:
                 100 * one.profiled.later_on_time,
                 round(one.tried.later_cores, 2),
                 100 * one.tried.later_on_time,
-                one.cold.cells,
+                round(one.cold.cells, 1),
             )
             for one in found
         ],
         note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
         "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same with "
-        "`planner.explore`. Sizes known: numbers of rows and threads executed in the first 30 s, those included.",
+        "`planner.explore`; in the mean of `starts`. Sizes known: numbers of rows and threads executed in the first "
+        "30 s, those included.",
     )
 
 
