@@ -199,17 +199,19 @@ def test_what_is_shipped_is_about_every_trace_of_arrivals(traces: Path) -> None:
     assert set(settings.arrivals) == recorded
 
 
-def test_executions_that_take_longer_are_answered_sooner_than_they_are_learned() -> None:
-    found = slowed.follow(2.0, 20.0, seed=1)
-    assert found == slowed.follow(2.0, 20.0, seed=1)
-    times_s = found.widened_s, found.right_s, found.over_s
+@pytest.mark.parametrize("share", [1.0, 1 / 3])
+def test_executions_that_take_longer_are_answered_sooner_than_they_are_learned(share: float) -> None:
+    found = slowed.follow(2.0, share, 20.0, seed=1)
+    assert found == slowed.follow(2.0, share, 20.0, seed=1)
+    # Of some executions it may seem over for a while, and then a part of it has been learned: for that there is no bound.
+    times_s = found.widened_s, found.right_s, *([found.over_s] if share == 1.0 else [])
     assert all(each is not None and each <= 3.0 for each in times_s)
     assert found.right_undetected_s is None or found.right_undetected_s > 3.0
     assert found.above < found.above_undetected
 
 
 def test_nothing_changes_where_nothing_takes_longer() -> None:
-    found = slowed.follow(1.0, 20.0, seed=1)
+    found = slowed.follow(1.0, 1.0, 20.0, seed=1)
     assert found.above == pytest.approx(found.above_undetected)
 
 
@@ -247,6 +249,6 @@ def test_the_goal_of_a_cold_start_is_about_cores_and_deadlines(
 
 @pytest.mark.parametrize(("widened_s", "met"), [(1.0, True), (3.0, False), (None, False)])
 def test_the_goal_of_drift_is_about_the_margin(widened_s: float | None, met: bool) -> None:
-    often = slowed.Slowed(2.0, 20.0, widened_s, 1.0, 0.05, 0.1, 5.0, 1.0)
-    seldom = slowed.Slowed(2.0, 2.0, 20.0, 1.0, 0.05, 0.1, 5.0, 1.0)
+    often = slowed.Slowed(2.0, 1.0, 20.0, widened_s, 1.0, 0.05, 0.1, 5.0, 1.0)
+    seldom = slowed.Slowed(2.0, 1.0, 2.0, 20.0, 1.0, 0.05, 0.1, 5.0, 1.0)
     assert learning.drift_goal([often, seldom]).met is met
