@@ -23,7 +23,7 @@ LEAST_SPREAD = 0.1
 # The newest that say how large it is: the ratio is the mean of half of them, the margin a quantile of all.
 NEWEST = 32
 MARGIN_QUANTILE = 0.95
-OVER = LEAST_SPREAD  # up to this ratio, as a logarithm, it is no change
+OVER = LEAST_SPREAD  # up to this ratio and this margin, as logarithms, it is no change
 # What a quota makes of an execution is foreseen within a seventh in the median: up to a fifth more is no change.
 TOLERATED = 1.2
 # A longer time without an execution that could be compared counts as so much: nobody knows what was in it.
@@ -113,13 +113,13 @@ class Drift:
         ratios, above = np.exp(np.array(self._newest)).T
         level = _level(ratios[-NEWEST // 2 :])
         settled = len(ratios) >= NEWEST // 2
-        # Of some executions only: where the newest half have none there may be more to come.
-        if settled and all(abs(math.log(each)) <= OVER for each in (level, _level(ratios))):
+        margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
+        # Of some executions the newest half may have none.
+        if settled and abs(math.log(level)) <= OVER and math.log(margin) <= OVER:
             self.end()
         elif settled or level > self.slower:  # less is believed later than more
             self.slower = level
-            margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
-            self.wider = max(self.slower, margin)
+            self.wider = max(level, margin)
 
 
 def _level(ratios: Floats) -> float:

@@ -203,8 +203,7 @@ def test_what_is_shipped_is_about_every_trace_of_arrivals(traces: Path) -> None:
 def test_executions_that_take_longer_are_answered_sooner_than_they_are_learned(share: float) -> None:
     found = slowed.follow(2.0, share, 20.0, seed=1)
     assert found == slowed.follow(2.0, share, 20.0, seed=1)
-    # Of some executions it may seem over for a while, and then a part of it has been learned: for that there is no bound.
-    times_s = found.widened_s, found.right_s, *([found.over_s] if share == 1.0 else [])
+    times_s = found.widened_s, found.right_s, found.over_s
     assert all(each is not None and each <= 3.0 for each in times_s)
     assert found.right_undetected_s is None or found.right_undetected_s > 3.0
     assert found.above < found.above_undetected
