@@ -61,7 +61,9 @@ def test_processes_do_not_outlive_a_command_that_is_killed(waiting, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parent", "line", "output"), [(os.getpid(), "go\n", "ran\n"), (os.getpid(), "", ""), (1, "go\n", "")]
+    ("parent", "line", "output"),
+    [(os.getpid(), "go\n", "ran\n"), (os.getpid(), "", ""), (1, "go\n", "")],
+    ids=["its own", "nothing said", "another's"],  # a number would be another in each of several processes
 )
 def test_a_process_whose_parent_has_gone_before_it_began_never_begins(parent, line, output):
     command = [sys.executable, "-S", "-c", _HELD, str(parent), sys.executable, "-c", "print('ran')"]
