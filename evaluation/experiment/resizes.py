@@ -95,10 +95,10 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
 
 async def _run(settings: Settings, options: Options) -> list[Lived]:
     lived = []
-    for way, cgroup_write in (("docker", False), ("docker, cgroup_write", True)):
-        with tempfile.TemporaryDirectory(prefix="sponge-resizes-") as name:
-            folder = Path(name)
-            subject = subjects.build(settings.model, folder)
+    with tempfile.TemporaryDirectory(prefix="sponge-resizes-") as name:
+        folder = Path(name)
+        subject = subjects.build(settings.model, folder)
+        for way, cgroup_write in (("docker", False), ("docker, cgroup_write", True)):
             async with _worker(folder, subject) as worker:
                 lived.append(await _resize(way, cgroup_write, worker, subject, settings, options))
     return lived
