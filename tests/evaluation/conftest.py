@@ -1,9 +1,21 @@
-"""Where measured traces may lie: beside the repository, or where SPONGE_TRACES says."""
+"""Models that are made once, and where measured traces may lie: beside the repository, or where SPONGE_TRACES says."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+from evaluation import scenario
+from evaluation.models import Vision
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with the demo's models, and the small one of a bench."""
+    folder = tmp_path_factory.mktemp("models")
+    for vision in Vision:
+        scenario.build_models(folder, vision)
+    return folder
 
 
 @pytest.fixture(scope="session")

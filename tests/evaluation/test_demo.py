@@ -8,17 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import demo, scenario
+from evaluation import demo
 from sponge.__main__ import main
 from tests.evaluation.processes import groups, planes
 from tests.processes import PATIENCE_S, eventually
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    scenario.build_models(folder)
-    return folder
 
 
 def command(models: Path, output: Path, *more: str) -> list[str]:
@@ -49,7 +42,7 @@ def test_a_short_demo_runs_both_policies_and_leaves_a_report_and_nothing_else(mo
 @pytest.mark.timeout(300)
 def test_ctrl_c_twice_stops_all_that_the_demo_started(models, tmp_path):
     with subprocess.Popen(
-        command(models, tmp_path, "--seconds", "60"), stderr=subprocess.PIPE, text=True
+        command(models, tmp_path, "--seconds", "2"), stderr=subprocess.PIPE, text=True
     ) as running:
         eventually(lambda: planes(tmp_path), lambda found: len(found) == 3)
         running.send_signal(signal.SIGINT)

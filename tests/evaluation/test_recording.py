@@ -32,10 +32,9 @@ def test_mean_cores_are_weighed_by_time():
 
 
 @pytest.mark.timeout(300)
-def test_a_short_run_is_recorded_from_both_ends(tmp_path):
-    scenario.build_models(tmp_path)
+def test_a_short_run_is_recorded_from_both_ends(models, tmp_path):
     stages = []
-    options = Options(tmp_path, service=scenario.MAGIKA, seconds=4.0, rate=5.0)
+    options = Options(models, service=scenario.MAGIKA, seconds=4.0, rate=5.0)
     found = asyncio.run(recording.record(options, stages.append))
     assert found.service == scenario.MAGIKA
     # It begins with the first look at the fleet, before the first request.

@@ -3,27 +3,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from core.config import load
-from evaluation import scenario
 from evaluation.bench.experiment import Experiment
 from evaluation.bench.policy import parse
 from evaluation.bench.record import Bench, Events
 from evaluation.experiment import kinds
-from evaluation.models import Vision
 from evaluation.rows import Outcome
 from sponge.__main__ import main
 from tests.evaluation.processes import groups, planes
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    scenario.build_models(folder, Vision.SQUEEZENET)
-    return folder
 
 
 @pytest.mark.timeout(300)
