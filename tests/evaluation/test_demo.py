@@ -18,6 +18,7 @@ def command(models: Path, output: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "sponge", "demo", "--models", str(models), "--output", str(output), *more]
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_short_demo_runs_both_policies_and_leaves_a_report_and_nothing_else(models, tmp_path):
     with subprocess.Popen(
