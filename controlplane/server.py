@@ -139,6 +139,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         except PolicyError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self._loop.replan()
+        await self._loop.overrides.kept()
         return pb.ServicePolicy(
             service=request.service, **{name: getattr(after, name) for name in POLICY_KEYS}
         )
@@ -149,6 +150,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         context: grpc.aio.ServicerContext[pb.PauseRequest, pb.PauseResponse],
     ) -> pb.PauseResponse:
         self._loop.overrides.pause(True)
+        await self._loop.overrides.kept()
         return pb.PauseResponse()
 
     async def Resume(
@@ -158,6 +160,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
     ) -> pb.ResumeResponse:
         self._loop.overrides.pause(False)
         self._loop.replan()
+        await self._loop.overrides.kept()
         return pb.ResumeResponse()
 
 
