@@ -109,6 +109,17 @@ def test_an_empty_address_of_a_control_plane(tmp_path: Path, address: str) -> No
         dataplane.config.read(tmp_path / "worker.toml", environ={"SPONGE_CONTROL_ADDRESS": address})
 
 
+@pytest.mark.parametrize("section", ["model", "service"])
+def test_a_name_that_no_control_plane_would_take(tmp_path: Path, section: str) -> None:
+    name = {each: f'name = "{"n" * (257 if each == section else 256)}"' for each in ("model", "service")}
+    path = tmp_path / "worker.toml"
+    path.write_text(
+        f'[model]\npath = "m.onnx"\n{name["model"]}\n[service]\nslo_ms = 100\n{name["service"]}\n'
+    )
+    with pytest.raises(ConfigError, match=rf"worker\.toml: {section}\.name: Expected `str` of length <= 256"):
+        dataplane.config.read(path, environ={})
+
+
 def test_a_model_file_is_one_version_and_lends_its_name(tmp_path: Path) -> None:
     """Its own, and not that of what a link leads to: that may become another."""
     (tmp_path / "some.onnx").touch()
