@@ -35,6 +35,10 @@ async def test_a_container_that_is_created_anew_with_other_limits(subject: Subje
     assert (await engines.recreated(subject, folder)).broken == []
 
 
+async def test_limits_of_a_running_container_that_are_changed(subject: Subject, folder: Path) -> None:
+    assert (await engines.limits_changed(subject, folder)).broken == []
+
+
 @pytest.mark.parametrize("fault", [Fault.STOPPED, Fault.SLOW, Fault.REFUSING])
 async def test_an_engine_that_is_not_what_it_should_be(subject: Subject, folder: Path, fault: Fault) -> None:
     assert (await engines.disturbed(subject, folder, fault, 5.0, delay_s=2.0)).broken == []
