@@ -302,6 +302,25 @@ def test_leases_and_replicas_that_cannot_be_are_refused(tmp_path: Path, toml: st
 
 
 @pytest.mark.parametrize(
+    ("memory", "complaint"),
+    [
+        ("max_memory_mib = 63", r"services\[\.\.\.\]\.max_memory_mib: Expected `int` >= 64"),
+        ("max_memory_mib = 1.5", r"services\[\.\.\.\]\.max_memory_mib: Expected `int"),
+        ("max_memory_mib = 64", r"services\.s\.max_memory_mib: expected actuator\.resize_memory = true"),
+    ],
+)
+def test_a_ceiling_of_memory_is_a_step_at_least_and_takes_limits(
+    tmp_path: Path, memory: str, complaint: str
+) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f"[services.s]\n{memory}\n")
+    with pytest.raises(ConfigError, match=complaint):
+        controlplane.controlfile.read(path, environ={})
+    path.write_text("[actuator]\nresize_memory = true\n[services.s]\nmax_memory_mib = 64\n")
+    assert controlplane.controlfile.read(path, environ={}).services["s"].max_memory_mib == 64
+
+
+@pytest.mark.parametrize(
     ("toml", "key"),
     [
         ('[leader]\nlease = "a"', "leader.lease"),
