@@ -174,7 +174,7 @@ class ControlLoop:
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
-            self._metrics.samples_refused.labels(worker.service).inc()
+            self._metrics.samples_refused.labels(self._metrics.label(worker.service)).inc()
             session.complain("sample refused", str(error))
             return
         session.tell_drift()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
 
 import grpc
@@ -11,10 +12,12 @@ from structlog.testing import capture_logs
 from controlplane.actuators.fake import FakeActuator
 from controlplane.allocation import Quota
 from controlplane.demand import Demand
+from controlplane.metrics import MOST_SERVICES
 from controlplane.server import ControlPlaneServer
 from protos import control_pb2 as pb
 from protos import control_pb2_grpc
 from tests.controlplane.test_loop import Plane, settle
+from tests.decided import decision
 
 
 class Overflowing(Demand):
@@ -126,3 +129,15 @@ async def test_a_hello_with_a_name_too_long_is_refused_by_field():
     assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.value.details() == "hello.container_id: expected 0 to 256 characters, got 300"
     assert plane.fleet.workers == {}
+
+
+async def test_names_of_services_that_workers_make_up_get_no_labels_without_end():
+    plane = Plane(FakeActuator({"one": Quota(1100)}))
+    for number in range(MOST_SERVICES):
+        plane.loop.decisions.add(replace(decision(number), service=f"s{number}"))
+    one = Stream(plane, "one")
+    await one.say(sample=pb.Sample(window_s=-1.0))
+    assert plane.metric("sponge_control_samples_refused_total", service="vision") is None
+    assert plane.metric("sponge_control_samples_refused_total", service="") == 1
+    await one.close()
+    await plane.loop.decisions.kept()

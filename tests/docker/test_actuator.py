@@ -14,6 +14,7 @@ from controlplane.actuators.docker import PROJECT, DockerActuator
 from controlplane.actuators.limits import MARGIN_BYTES
 from core.cgroup import Cgroup
 from evaluation.faults.relay import Relay
+from tests.processes import LOOPBACK, free_port
 
 MIB = 1 << 20
 LABEL = settings.Actuator().docker_label
@@ -274,14 +275,15 @@ async def test_without_a_project_nothing_is_touched(run):
         await actuator.close()
 
 
-async def test_writes_succeed_again_when_the_engine_comes_back(run, project, tmp_path):
+async def test_writes_succeed_again_when_the_engine_comes_back(run, project):
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not address.startswith("unix://"):
         pytest.skip(f"the engine is not at a local socket but at {address}")
-    relay = Relay(tmp_path / "relay", Path(address.removeprefix("unix://")))
+    listen = LOOPBACK, free_port()
+    relay = Relay(listen, Path(address.removeprefix("unix://")))
     await relay.open()
     actuator = DockerActuator(
-        settings.Actuator(compose_project=project), base_url=f"unix://{tmp_path / 'relay'}"
+        settings.Actuator(compose_project=project), base_url=f"tcp://{listen[0]}:{listen[1]}"
     )
     container = run(cpu_period=20_000, cpu_quota=20_000)
     await actuator.write(ref(container), Quota(1500))
