@@ -94,6 +94,25 @@ async def test_a_memory_limit_changed_by_hand_is_noticed_and_put_right(run, proj
     assert len(told(logs, "quota changed by somebody else")) == 1
 
 
+async def test_what_claims_ever_more_memory_raises_its_limit_to_its_ceiling_and_no_further(run, project):
+    container = run(**LIMITS, mem_limit=256 << 20, memswap_limit=256 << 20)
+    resizing = settings.Actuator(compose_project=project, resize_memory=True)
+    services = {"vision": settings.ServicePolicy(max_memory_mib=500)}
+    actuator = make(resizing)
+    plane = Plane(actuator, settings.Config(actuator=resizing, services=services))
+    worker = await FakeWorker.attach(plane, container_id=container.id[:12])
+    worker.usage = pb.Usage(memory_bytes=1 << 40)  # of which as much is believed as its limit allows
+    limits = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(limits) < 10 or worker.session.worker.resize.pending:
+            await worker.second(2)
+            await asyncio.sleep(0.05)
+            limits.append(memory(container))
+    await actuator.close()
+    assert limits == sorted(limits)
+    assert limits[-1] == 448 << 20  # seven steps
+
+
 async def test_a_container_recreated_with_other_limits_is_adopted_and_resized(run, actuator: Actuator):
     plane = Plane(actuator)
     before = run(**LIMITS)
