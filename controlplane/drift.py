@@ -49,7 +49,9 @@ class Drift:
         self._throttled = False  # what is compared
         self._seen_at = -math.inf
         self._seen_s = 0.0  # how long of it
-        self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)  # over the mean, over the upper estimate
+        self._newest: deque[tuple[float, float]] = deque(
+            maxlen=NEWEST
+        )  # over the mean, over the upper estimate
         self._sums = [0.0] * len(TESTS)
         self._since = [0] * len(TESTS)  # executions since each sum was zero
 
