@@ -7,7 +7,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES = 128  # the newest
+SAMPLES = 128
+# A full cell takes one in so much time at the most, and so is of a minute or more, however often executions come: what
+# they are for a few seconds is for `drift` to tell, and would otherwise be believed before it could.
+SPACING_S = 0.5
 HALF_LIFE_S = 300.0  # a model, and the machine under it, change over minutes
 
 _NUMBER = np.dtype("<f8")
@@ -27,7 +30,9 @@ class Cell:
     at: deque[float] = field(default_factory=_samples)
 
     def record(self, work_s: float, busy: float, now: float) -> None:
-        """Add an execution; beyond SAMPLES the oldest goes."""
+        """Add an execution; a full cell loses its oldest for it, or leaves it if its newest is of the same moment."""
+        if len(self.at) == SAMPLES and now - self.at[-1] < SPACING_S:
+            return
         self.work.append(work_s)
         self.busy.append(busy)
         self.at.append(now)

@@ -8,19 +8,22 @@ from statistics import NormalDist
 import numpy as np
 
 from controlplane.cell import HALF_LIFE_S
-from controlplane.latency import UPPER
+from controlplane.curve import Floats
+from controlplane.latency import OUTLIER_RATIO, UPPER
 
 # Recent executions of a size that have to be known before one of it is compared: so many outweigh what a profile told.
 MATURE = 64
 # Page's test (Biometrika 41, 1954), on the logarithm of what an execution took over what was expected, in standard
-# deviations. So many to the slower and to the faster side count as no change, as most executions take less than the
-# mean; and one execution counts as three at most, as it may be an outlier.
-ALLOWED, LIMIT, MOST = (1.0, 2.0), 8.0, 3.0
+# deviations: to a side, what counts as no change, and of what is beyond it in sum what is one. To the slower side two:
+# of all executions, after a few, and of some of them, as a neighbour now and then makes, after a hundred. To the faster
+# side much is allowed, as most executions take less than the mean.
+TESTS = ((1.0, 1.0, 8.0), (1.0, 0.5, 16.0), (-1.0, 2.0, 8.0))
+MOST = 3.0  # one execution counts as at most so much, as it may be an outlier
 LEAST_SPREAD = 0.1
-# The newest that say how large it is: the ratio is the median of half of them, the margin a quantile of all.
+# The newest that say how large it is: the ratio is the mean of half of them, the margin a quantile of all.
 NEWEST = 32
 MARGIN_QUANTILE = 0.95
-OVER = LEAST_SPREAD  # up to this ratio, as a logarithm, it is no change
+OVER = LEAST_SPREAD  # up to this ratio and this margin, as logarithms, it is no change
 # What a quota makes of an execution is foreseen within a seventh in the median: up to a fifth more is no change.
 TOLERATED = 1.2
 # A longer time without an execution that could be compared counts as so much: nobody knows what was in it.
@@ -47,8 +50,8 @@ class Drift:
         self._seen_at = -math.inf
         self._seen_s = 0.0  # how long of it
         self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
-        self._sums = [0.0, 0.0]  # of what was slower, of what was faster
-        self._since = [0, 0]  # executions since each was zero
+        self._sums = [0.0] * len(TESTS)
+        self._since = [0] * len(TESTS)  # executions since each sum was zero
 
     def observe(
         self, took_s: float, mean_s: float, upper_s: float, now: float, *, throttled: bool = False
@@ -58,8 +61,7 @@ class Drift:
             if throttled and now - self._seen_at < UNSEEN_S:
                 return
             # What has been seen holds until executions of the other kind say otherwise.
-            self._newest.clear()
-            self._sums, self._since, self._seen_s = [0.0, 0.0], [0, 0], 0.0
+            self._forget()
             self._throttled = throttled
         ratio, above = math.log(took_s / mean_s), math.log(took_s / upper_s)
         self._newest.append((ratio, above))
@@ -68,24 +70,23 @@ class Drift:
             self._seen_s += min(unseen_s, UNSEEN_S)
             self._follow()
             return
-        scores = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
-        for side, score in enumerate((scores, -scores)):
-            self._sums[side] = max(0.0, self._sums[side] + max(-MOST, min(MOST, score)) - ALLOWED[side])
-            self._since[side] = self._since[side] + 1 if self._sums[side] > 0 else 0
-            if self._sums[side] > LIMIT:
+        score = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
+        score = max(-MOST, min(MOST, score))
+        for test, (side, allowed, limit) in enumerate(TESTS):
+            self._sums[test] = max(0.0, self._sums[test] + side * score - allowed)
+            self._since[test] = self._since[test] + 1 if self._sums[test] > 0 else 0
+            if self._sums[test] > limit:
                 # Those before the change say nothing of it.
-                self._newest = deque(list(self._newest)[-self._since[side] :], NEWEST)
+                self._newest = deque(list(self._newest)[-self._since[test] :], NEWEST)
                 self.began_at = now
-        if self.began_at is not None:
-            self._follow()
+                self._follow()
+                return
 
     def end(self) -> None:
         """Begin anew: what is believed has become another."""
         self.slower = self.wider = 1.0
         self.began_at = None
-        self._seen_s = 0.0
-        self._newest.clear()
-        self._sums, self._since = [0.0, 0.0], [0, 0]
+        self._forget()
 
     def factor(self, throttled: bool) -> float:
         """How many times what its model tells an execution took, as far as that is known."""
@@ -104,16 +105,26 @@ class Drift:
         """`slower`, once it has been seen for a half-life; 1 until then, and of what is throttled."""
         return self.slower if self._seen_s >= HALF_LIFE_S and not self._throttled else 1.0
 
+    def _forget(self) -> None:
+        self._newest.clear()
+        self._sums, self._since, self._seen_s = [0.0] * len(TESTS), [0] * len(TESTS), 0.0
+
     def _follow(self) -> None:
-        ratios, above = np.array(self._newest).T
-        level = float(np.median(ratios[-NEWEST // 2 :]))
+        ratios, above = np.exp(np.array(self._newest)).T
+        level = _level(ratios[-NEWEST // 2 :])
         settled = len(ratios) >= NEWEST // 2
-        if settled and abs(level) <= OVER:
+        margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
+        # Of some executions the newest half may have none.
+        if settled and abs(math.log(level)) <= OVER and math.log(margin) <= OVER:
             self.end()
-        elif settled or math.exp(level) > self.slower:  # less is believed later than more
-            self.slower = math.exp(level)
-            margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
-            self.wider = max(self.slower, math.exp(margin))
+        elif settled or level > self.slower:  # less is believed later than more
+            self.slower = level
+            self.wider = max(level, margin)
+
+
+def _level(ratios: Floats) -> float:
+    """The mean, in which an outlier counts as at most so much of the rest."""
+    return float(np.minimum(ratios, OUTLIER_RATIO * np.median(ratios)).mean())
 
 
 def agreed(ratios: Sequence[float]) -> float:

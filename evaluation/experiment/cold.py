@@ -1,7 +1,9 @@
 """A cold start in virtual time: a control plane that knows nothing of a model, beside one with its whole profile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
+
+import numpy as np
 
 from controlplane import config
 from controlplane.config import Config
@@ -39,13 +41,13 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What came of a case; cores are those reserved in the mean, shares those of requests on time."""
+    """What came of a case, or of several in the mean; cores are those reserved, shares those of requests on time."""
 
     early_cores: float  # in the first USABLE_S
     early_on_time: float
     later_cores: float  # as long again
     later_on_time: float
-    cells: int  # numbers of rows and threads known when the first USABLE_S were over
+    cells: float  # numbers of rows and threads known when the first USABLE_S were over
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ def start(case: Case, seed: int, *, profiled: bool, explore: bool = False) -> St
         later_on_time=_on_time(found, later),
         cells=policy.cells,
     )
+
+
+def mean(starts: Sequence[Start]) -> Start:
+    """Of several starts of a case, at least one: which requests come when is as much chance as knowledge."""
+    return Start(*np.mean([astuple(each) for each in starts], axis=0).tolist())
 
 
 class _FromOneCore:

@@ -139,13 +139,14 @@ def starts(found: Sequence[Starts]) -> Table:
                 100 * one.profiled.later_on_time,
                 round(one.tried.later_cores, 2),
                 100 * one.tried.later_on_time,
-                one.cold.cells,
+                round(one.cold.cells, 1),
             )
             for one in found
         ],
         note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
         "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same with "
-        "`planner.explore`. Sizes known: numbers of rows and threads executed in the first 30 s, those included.",
+        "`planner.explore`; in the mean of `starts`. Sizes known: numbers of rows and threads executed in the first "
+        "30 s, those included.",
     )
 
 
@@ -155,6 +156,7 @@ def slowed(found: Sequence[Slowed]) -> Table:
         title="Executions that take longer for a minute",
         columns=(
             "times as long",
+            "of them %",
             "executions/s",
             "margin wider after s",
             "mean right after s",
@@ -166,6 +168,7 @@ def slowed(found: Sequence[Slowed]) -> Table:
         rows=[
             (
                 one.factor,
+                round(100 * one.share),
                 one.rate,
                 one.widened_s,
                 one.right_s,
@@ -177,9 +180,10 @@ def slowed(found: Sequence[Slowed]) -> Table:
             for one in found
         ],
         note="One row on one thread; executions scatter by a tenth, one in a hundred takes three times as long; a plan "
-        "every second. Wider: the upper estimate has made half of the step. Right: the mean is within 10 % of the "
-        "truth. Over upper: executions of that minute that took longer than the newest plan's upper estimate. Only "
-        "learning: a model that is told the same and does not look for drift.",
+        "every second. Of them: the executions that take longer, the others as before. Wider: the upper estimate has "
+        "made half of the step. Right: the mean is within 10 % of the truth. Over upper: executions of that minute "
+        "that took longer than the newest plan's upper estimate. Only learning: a model that is told the same and "
+        "does not look for drift.",
     )
 
 

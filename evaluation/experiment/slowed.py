@@ -21,12 +21,15 @@ _WORK_MS, _SCATTER, _OUTLIERS = 50.0, 0.1, 0.01
 
 @dataclass(frozen=True, slots=True)
 class Slowed:
-    """What came of executions that took `factor` times as long; seconds from when that began, or ended, None: never.
+    """What came of it when a `share` of executions took `factor` times as long.
+
+    Seconds are from when that began, or ended; None: never.
 
     `above` are the shares of the executions meanwhile that took longer than the upper estimate that was planned with.
     """
 
     factor: float
+    share: float
     rate: float
     widened_s: float | None
     right_s: float | None  # until the mean is within NEAR of the truth
@@ -36,7 +39,7 @@ class Slowed:
     over_s: float | None  # until it is right again
 
 
-def follow(factor: float, rate: float, seed: int) -> Slowed:
+def follow(factor: float, share: float, rate: float, seed: int) -> Slowed:
     """Run `rate` executions a second, one row on one thread, regularly."""
     rng = np.random.default_rng(seed)
     fleet, worker = _worker()
@@ -51,7 +54,8 @@ def follow(factor: float, rate: float, seed: int) -> Slowed:
         while (run + 1) / rate <= now:
             run += 1
             slowed = BEFORE_S < run / rate <= BEFORE_S + SLOWED_S
-            wall_ms = _WORK_MS * math.exp(rng.normal(0.0, _SCATTER)) * (factor if slowed else 1.0)
+            longer = slowed and rng.random() < share
+            wall_ms = _WORK_MS * math.exp(rng.normal(0.0, _SCATTER)) * (factor if longer else 1.0)
             wall_ms *= 3.0 if rng.random() < _OUTLIERS else 1.0
             executions.append(control_pb2.Execution(rows=1, threads=1, wall_ms=wall_ms, busy=1))
             if slowed:
@@ -69,15 +73,16 @@ def follow(factor: float, rate: float, seed: int) -> Slowed:
             told.add(now, mean_s * drift.slower, upper_s * drift.wider)
             undetected.add(now, plain.mean(1, 1), plain.upper(1, 1))
     usual_s = _WORK_MS / 1000 * math.exp(_SCATTER**2 / 2) * (1 + 2 * _OUTLIERS)
-    slow = BEFORE_S, BEFORE_S + SLOWED_S
+    slow, slow_s = (BEFORE_S, BEFORE_S + SLOWED_S), (1 + share * (factor - 1)) * usual_s
     return Slowed(
         factor=factor,
+        share=share,
         rate=rate,
         widened_s=told.widened_s(*slow, factor),
-        right_s=told.right_s(*slow, factor * usual_s),
+        right_s=told.right_s(*slow, slow_s),
         above=sum(told.above) / len(told.above),
         above_undetected=sum(undetected.above) / len(undetected.above),
-        right_undetected_s=undetected.right_s(*slow, factor * usual_s),
+        right_undetected_s=undetected.right_s(*slow, slow_s),
         over_s=told.right_s(slow[1], ends_s, usual_s),
     )
 

@@ -22,18 +22,18 @@ class _Schedule(Sequence[Arrival]):
 
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
         self._arrivals = arrivals
-        self._begun = 0
+        self.begun: list[Arrival] = []
         self.stopped = False
 
     def __iter__(self) -> Iterator[Arrival]:
         for arrival in self._arrivals:
             if self.stopped:
                 return
-            self._begun += 1
+            self.begun.append(arrival)
             yield arrival
 
     def __len__(self) -> int:
-        return self._begun if self.stopped else len(self._arrivals)
+        return len(self.begun) if self.stopped else len(self._arrivals)
 
     @overload
     def __getitem__(self, index: int) -> Arrival: ...
@@ -48,7 +48,14 @@ class Traffic:
     """Requests that have ended; a row's times are seconds since `t0`, which is a time of time.monotonic."""
 
     t0: float
+    _schedule: _Schedule
     rows: list[Row] = field(default_factory=list)
+
+    def in_flight(self, service: str, for_s: float = 0.0) -> int:
+        """Requests of a service that were due `for_s` ago, or before, and have not ended."""
+        until_s = time.monotonic() - self.t0 - for_s
+        due = sum(each.service == service and each.at_s <= until_s for each in self._schedule.begun)
+        return due - sum(row.service == service and row.scheduled_s <= until_s for row in self.rows)
 
     def failures(self, *services: str) -> Counter[str]:
         """All that got no right answer in time, by what became of it; of some services, or of all."""
@@ -82,7 +89,7 @@ async def offered(
             )
         )
     )
-    traffic = Traffic(time.monotonic())
+    traffic = Traffic(time.monotonic(), schedule)
     sending = asyncio.create_task(
         load.run(
             schedule, services, t0=traffic.t0, progress=traffic.rows.append, max_in_flight=_MOST_IN_FLIGHT

@@ -64,11 +64,28 @@ def test_an_upper_estimate_tells_of_the_spread_by_its_own_quantile():
     assert observed([1.0] * 50 + [1.3] * 20, Drift(0.6)).began_at is None
 
 
+def test_a_neighbour_of_some_executions_is_seen_and_counts_in_the_mean():
+    rng = np.random.default_rng(3)
+    drift = observed(np.exp(rng.normal(0.0, 0.08, 500)))
+    assert drift.began_at is None
+    # A third of them beside it.
+    slower = []
+    for beside in rng.random(1000) < 1 / 3:
+        observed([math.exp(rng.normal(0.0, 0.08)) * (2.0 if beside else 1.0)], drift)
+        slower.append(drift.slower)
+    seen = next(index for index, each in enumerate(slower) if each > 1.0)
+    assert seen < 200
+    assert np.mean(slower[seen:]) == pytest.approx(4 / 3, rel=0.05)
+    assert np.mean(np.array(slower[seen:]) > 1.0) > 0.9
+
+
 def test_it_follows_and_ends():
     drift = observed([1.0] * 50 + [1.5] * 50)
     assert drift.slower == pytest.approx(1.5)
     observed([2.0] * (NEWEST // 2), drift)
     assert drift.slower == pytest.approx(2.0)
+    observed([1.0] * (NEWEST // 2), drift)
+    assert drift.slower == pytest.approx(1.0)
     observed([1.0] * (NEWEST // 2), drift)
     assert (drift.slower, drift.wider, drift.began_at) == (1.0, 1.0, None)
     # Nothing is left of it.
@@ -79,7 +96,8 @@ def test_it_follows_and_ends():
 def test_the_margin_is_of_what_is_seen_and_not_of_one_outlier():
     drift = observed([1.0] * 50 + [1.5] * 2 * NEWEST)
     observed([30.0], drift)
-    assert drift.slower == pytest.approx(1.5)
+    # It counts as at most three others.
+    assert drift.slower == pytest.approx(1.5 * (1 + 2 / (NEWEST // 2)))
     assert drift.wider < 2.0
     observed([2.4, 2.4, 2.4], drift)
     assert drift.wider == pytest.approx(2.0, rel=0.01)

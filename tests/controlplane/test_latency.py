@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controlplane.cell import HALF_LIFE_S
+from controlplane.cell import HALF_LIFE_S, SAMPLES, SPACING_S
 from controlplane.curve import Curve, fit_curve
 from controlplane.latency import ENOUGH, KAPPA, LatencyModel
 from controlplane.profiled import Times
@@ -133,9 +133,19 @@ def test_old_executions_are_forgotten():
 
 def test_more_samples_than_fit_replace_the_oldest():
     model = fed({(1, 1): 0.1}, repeat=200)
-    for _ in range(128):
-        model.record(1, 1, 0.3, 1.0, 1.0)
+    for index in range(SAMPLES):
+        model.record(1, 1, 0.3, 1.0, SPACING_S * (index + 1))
     assert model.mean(1, 1) == pytest.approx(0.3)
+
+
+def test_what_comes_often_is_learned_no_sooner_than_over_a_minute():
+    model = fed({(1, 1): 0.1}, repeat=SAMPLES)
+    for index in range(2000):
+        model.record(1, 1, 0.3, 1.0, (index + 1) / 100)
+    # Of 20 seconds, a hundred executions in each.
+    taken = round(20 / SPACING_S)
+    assert model.cells[1, 1].work.count(0.3) == taken
+    assert len(model.cells[1, 1].at) == SAMPLES
 
 
 def test_contention_is_learned_and_taken_out():
