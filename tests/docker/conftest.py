@@ -89,6 +89,13 @@ def engine() -> Iterator[docker.DockerClient]:
     client.close()
 
 
+@pytest.fixture
+def root() -> None:
+    """Skip where this user may not kill a container's process: what the engine kills itself it does not restart."""
+    if os.geteuid() != 0:
+        unavailable("needs root, to kill a container's process from outside")
+
+
 def has_compose() -> bool:
     """Whether this machine has Compose, v2 or 1.29."""
     if shutil.which("docker-compose"):
