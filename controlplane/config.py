@@ -37,6 +37,14 @@ class Host(Section, frozen=True, kw_only=True):
     memory_mib: NonNegative = 0  # 0: all but 1 GiB
 
 
+class Explore(enum.Enum):
+    """Which services try thread counts that were never run, now and then while there is slack."""
+
+    NEVER = "never"
+    IMPOSSIBLE = "impossible"  # those most of whose deadlines seem so
+    ALWAYS = "always"
+
+
 class Planner(Section, frozen=True, kw_only=True):
     """The integer program and the estimates that feed it."""
 
@@ -58,8 +66,7 @@ class Planner(Section, frozen=True, kw_only=True):
     unserved: Annotated[float, Meta(ge=1)] = 1.1
     # Of an execution's time, what is planned for: deadlines want more than the mean.
     latency_quantile: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
-    # Whether to try thread counts that were never run, now and then while there is slack.
-    explore: bool = False
+    explore: Explore = Explore.IMPOSSIBLE
     # CPU of gRPC and Python for one request, until measured.
     request_overhead_ms: Annotated[float, Meta(ge=0)] = 1.5
     solver_time_s: Seconds = 0.5

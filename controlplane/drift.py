@@ -49,7 +49,9 @@ class Drift:
         self._throttled = False  # what is compared
         self._seen_at = -math.inf
         self._seen_s = 0.0  # how long of it
-        self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
+        self._newest: deque[tuple[float, float]] = deque(
+            maxlen=NEWEST
+        )  # over the mean, over the upper estimate
         self._sums = [0.0] * len(TESTS)
         self._since = [0] * len(TESTS)  # executions since each sum was zero
 
@@ -63,14 +65,13 @@ class Drift:
             # What has been seen holds until executions of the other kind say otherwise.
             self._forget()
             self._throttled = throttled
-        ratio, above = math.log(took_s / mean_s), math.log(took_s / upper_s)
-        self._newest.append((ratio, above))
+        self._newest.append((took_s / mean_s, took_s / upper_s))
         unseen_s, self._seen_at = now - self._seen_at, now
         if self.began_at is not None:
             self._seen_s += min(unseen_s, UNSEEN_S)
             self._follow()
             return
-        score = ratio / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
+        score = math.log(took_s / mean_s) / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
         score = max(-MOST, min(MOST, score))
         for test, (side, allowed, limit) in enumerate(TESTS):
             self._sums[test] = max(0.0, self._sums[test] + side * score - allowed)
@@ -110,7 +111,7 @@ class Drift:
         self._sums, self._since, self._seen_s = [0.0] * len(TESTS), [0] * len(TESTS), 0.0
 
     def _follow(self) -> None:
-        ratios, above = np.exp(np.array(self._newest)).T
+        ratios, above = np.array(self._newest).T
         level = _level(ratios[-NEWEST // 2 :])
         settled = len(ratios) >= NEWEST // 2
         margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))

@@ -71,7 +71,7 @@ class ControlLoop:
         self._scaling = scaling
         self._gather_s = gather_s
         self._rounds: dict[str, Round] = {}  # by host: the newest plan, and what it was made of
-        self._explorations: defaultdict[str, Exploration] = defaultdict(Exploration)  # by host
+        self._explorations = defaultdict[str, Exploration](lambda: Exploration(config.planner))  # by host
         self._sessions: dict[str, Session] = {}
         self._early = asyncio.Event()
         self._progress = asyncio.Event()
@@ -225,7 +225,7 @@ class ControlLoop:
         now, settings = self._clock(), self._config.planner
         exploration = self._explorations[host.name]
         believed = [state.latency for state in states]  # hope is nothing to hold executions against
-        if settings.explore and not self.fleet.paused:
+        if not self.fleet.paused:
             states = exploration.hoped(states, now)
         began = time.perf_counter()
         # The solver may take its time; samples and acknowledgements must not wait for it.

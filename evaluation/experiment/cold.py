@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, replace
 import numpy as np
 
 from controlplane import config
-from controlplane.config import Config
+from controlplane.config import Config, Explore
 from controlplane.curve import Curve
 from controlplane.state import Fleet
 from dataplane.servicetime import warmed
@@ -52,10 +52,11 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """A case without a profile, the same with tries, and with the whole profile."""
+    """A case without a profile, the same without tries and with more of them, and with the whole profile."""
 
     case: Case
     cold: Start
+    untried: Start
     tried: Start
     profiled: Start
 
@@ -65,7 +66,7 @@ def of_curve(curve: Curve, batches: Sequence[int], cores: Sequence[int]) -> list
     return [Point(b, c, 1000 * curve.work(float(b), float(c))) for b in batches for c in cores]
 
 
-def start(case: Case, seed: int, *, profiled: bool, explore: bool = False) -> Start:
+def start(case: Case, seed: int, *, profiled: bool, explore: Explore = Explore.IMPOSSIBLE) -> Start:
     """Run it for twice USABLE_S, from one core and one row at a time."""
     scenario = _scenario(case, seed)
     if not profiled:
@@ -104,7 +105,7 @@ class _FromOneCore:
 
     listens = True
 
-    def __init__(self, explore: bool) -> None:
+    def __init__(self, explore: Explore) -> None:
         self._ours = Sponge(Config(planner=config.Planner(explore=explore)))
         self.cells = 0
 

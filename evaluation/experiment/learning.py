@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from msgspec import Meta
 
+from controlplane.config import Explore
 from controlplane.curve import Curve
 from controlplane.demand import QUANTILE
 from controlplane.profiled import Times
@@ -79,7 +80,12 @@ def run(toml: Path, _output: Path, options: Options) -> Finding:
             Starts(
                 case,
                 cold=cold.mean([cold.start(case, seed, profiled=False) for seed in seeds]),
-                tried=cold.mean([cold.start(case, seed, profiled=False, explore=True) for seed in seeds]),
+                untried=cold.mean(
+                    [cold.start(case, seed, profiled=False, explore=Explore.NEVER) for seed in seeds]
+                ),
+                tried=cold.mean(
+                    [cold.start(case, seed, profiled=False, explore=Explore.ALWAYS) for seed in seeds]
+                ),
                 profiled=cold.mean([cold.start(case, seed, profiled=True) for seed in seeds]),
             )
         )

@@ -120,8 +120,10 @@ def starts(found: Sequence[Starts]) -> Table:
             "profiled next",
             "next on time %",
             "profiled next on time %",
-            "cores with tries",
-            "on time % with tries",
+            "cores, never tried",
+            "on time %, never",
+            "cores, always tried",
+            "on time %, always",
             "sizes known",
         ),
         rows=[
@@ -137,6 +139,8 @@ def starts(found: Sequence[Starts]) -> Table:
                 round(one.profiled.later_cores, 2),
                 100 * one.cold.later_on_time,
                 100 * one.profiled.later_on_time,
+                round(one.untried.later_cores, 2),
+                100 * one.untried.later_on_time,
                 round(one.tried.later_cores, 2),
                 100 * one.tried.later_on_time,
                 round(one.cold.cells, 1),
@@ -144,9 +148,9 @@ def starts(found: Sequence[Starts]) -> Table:
             for one in found
         ],
         note="A worker that has warmed up once at each power of two of its batches, on one thread, and begins with one "
-        "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same with "
-        "`planner.explore`; in the mean of `starts`. Sizes known: numbers of rows and threads executed in the first "
-        "30 s, those included.",
+        "core; Poisson arrivals. Beside it the same with the whole profile known, and the next 30 s of the same where "
+        "`planner.explore` is never and always, not impossible; all in the mean of `starts`. Sizes known: numbers of "
+        "rows and threads executed in the first 30 s, those included.",
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from controlplane import config, planner
+from controlplane.config import Explore
 from controlplane.demand import DemandEstimate
 from controlplane.exploration import EVERY_S, LASTS_S, Exploration
 from controlplane.latency import LatencyModel
@@ -12,6 +13,7 @@ from controlplane.operation import ServiceState, Waiting
 from controlplane.shape import Limits
 
 SETTINGS = config.Planner()
+ALWAYS = config.Planner(explore=Explore.ALWAYS)
 QUEUE = [Waiting(0.3 + 0.01 * place) for place in range(6)]
 
 
@@ -36,7 +38,7 @@ def tick(exploration: Exploration, services, now: float, host: int = 64_000):
 
 
 def test_a_deadline_that_seems_impossible_is_tried_and_known_afterwards():
-    exploration, slow = Exploration(), service()
+    exploration, slow = Exploration(SETTINGS), service()
     assert tick(exploration, [slow], 0.0) == ([], None)  # nothing has been planned yet
     hoped, tried = tick(exploration, [slow], 1.0)
     assert hoped == ["a"]
@@ -51,18 +53,18 @@ def test_a_deadline_that_seems_impossible_is_tried_and_known_afterwards():
 
 
 def test_a_try_lasts_some_seconds_and_the_next_is_later():
-    exploration, slow = Exploration(), service()
+    exploration, slow = Exploration(SETTINGS), service()
     tick(exploration, [slow], 0.0)
     began = [at for at in range(1, 31) if tick(exploration, [slow], float(at))[1] is not None]
     assert began == [1, 1 + EVERY_S, 1 + 2 * EVERY_S]
-    exploration = Exploration()
+    exploration = Exploration(SETTINGS)
     tick(exploration, [slow], 0.0)
     hoped = [at for at in range(1, 11) if tick(exploration, [slow], float(at))[0]]
     assert hoped == list(range(1, 1 + int(LASTS_S)))
 
 
 def test_services_take_turns():
-    exploration = Exploration()
+    exploration = Exploration(ALWAYS)
     both = [service("a"), service("b", budget_s=2.0)]  # b has nothing to try
     tick(exploration, both, 0.0)
     turns = [tick(exploration, both, float(at))[0] for at in range(1, 8)]
@@ -80,6 +82,29 @@ def test_services_take_turns():
     ],
 )
 def test_without_slack_nothing_is_tried(one, host):
-    exploration = Exploration()
+    exploration = Exploration(ALWAYS)
     for at in range(5):
         assert tick(exploration, [one], float(at), host) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("when", "budget_s", "tried"),
+    [
+        (Explore.NEVER, 0.04, False),
+        (Explore.IMPOSSIBLE, 0.04, True),
+        (Explore.IMPOSSIBLE, 0.19, False),  # two threads are believed to do
+        (Explore.IMPOSSIBLE, 0.21, False),  # one thread does
+        (Explore.ALWAYS, 0.04, True),
+    ],
+)
+def test_when_to_try_is_for_the_configuration_to_say(when, budget_s, tried):
+    exploration, one = Exploration(config.Planner(explore=when)), service(budget_s=budget_s)
+    assert any(tick(exploration, [one], float(at))[1] is not None for at in range(5)) is tried
+
+
+def test_deadlines_are_impossible_where_they_are_for_most():
+    exploration, one = Exploration(SETTINGS), service()
+    few = replace(one, demand=replace(one.demand, budgets=((0.04, 0.4), (1.0, 0.6))))
+    many = replace(one, demand=replace(one.demand, budgets=((0.04, 0.6), (1.0, 0.4))))
+    assert not any(tick(exploration, [few], float(at))[1] for at in range(5))
+    assert any(tick(exploration, [many], float(at))[1] for at in range(5, 10))

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from controlplane import planner
 from controlplane.actuators.fake import FakeActuator, FakeScales
 from controlplane.allocation import Allocation, Quota
-from controlplane.config import Actuator, Config, Governor, ServicePolicy
+from controlplane.config import Actuator, Config, Explore, Governor, ServicePolicy
 from controlplane.config import Planner as Settings
 from controlplane.knapsack import SolverStatus
 from controlplane.latency import KAPPA, UNKNOWN_WORK_S
@@ -760,7 +760,9 @@ async def test_what_is_planned_in_hope_is_nothing_to_hold_executions_against():
         hoped.append(any(service.latency.hopeful for service in services))
         return planner.plan(services, millicores, memory_bytes, settings)
 
-    plane = Plane(FakeActuator({"w": Quota(1100)}), Config(planner=Settings(explore=True)), decide=decide)
+    plane = Plane(
+        FakeActuator({"w": Quota(1100)}), Config(planner=Settings(explore=Explore.ALWAYS)), decide=decide
+    )
     worker = await FakeWorker.attach(plane, max_threads=4)
     for _ in range(15):
         await worker.second(2)

@@ -24,7 +24,7 @@ class Sponge:
 
     def __init__(self, config: Config | None = None) -> None:
         self._config = config or Config()
-        self._exploration = Exploration()
+        self._exploration = Exploration(self._config.planner)
 
     def interval_s(self, scenario: Scenario) -> float | None:
         return scenario.interval_s
@@ -42,8 +42,7 @@ class Sponge:
         workers = fleet.fresh(now, config.governor.stale_s)
         states = [status.service_state(w, fleet.policy(w.service), config) for w in workers]
         believed = [state.latency for state in states]
-        if config.planner.explore:
-            states = self._exploration.hoped(states, now)
+        states = self._exploration.hoped(states, now)
         [host] = fleet.hosts.values()
         plan = planner.plan(states, host.millicores, host.memory_bytes, config.planner)
         for worker, latency in zip(workers, believed, strict=True):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controlplane.config import Explore
 from controlplane.curve import Curve
 from controlplane.demand import Ahead
 from controlplane.profiled import Times
@@ -220,7 +221,10 @@ def test_a_cold_start_with_tries_is_of_use_within_half_a_minute() -> None:
     )
     # No configuration seems to meet 40 ms before 8 threads have been tried.
     case = cold.Case("divided", points, rate=20.0, slo_s=0.04, max_batch=4)
-    start, told = cold.start(case, 1, profiled=False, explore=True), cold.start(case, 1, profiled=True)
+    start, told = (
+        cold.start(case, 1, profiled=False, explore=Explore.ALWAYS),
+        cold.start(case, 1, profiled=True),
+    )
     assert start.cells < told.cells
     assert start.later_cores == pytest.approx(told.later_cores, rel=0.1)
     assert start.later_on_time > told.later_on_time - 0.05
@@ -241,7 +245,9 @@ def test_the_goal_of_a_cold_start_is_about_cores_and_deadlines(
     told = cold.Start(4.0, 1.0, 4.0, 1.0, 20)
     start = cold.Start(9.0, 0.5, cores, on_time, 5)
     assert (
-        learning.start_goal([cold.Starts(case, told, told, told), cold.Starts(case, start, told, told)]).met
+        learning.start_goal(
+            [cold.Starts(case, told, told, told, told), cold.Starts(case, start, told, told, told)]
+        ).met
         is met
     )
 
