@@ -27,6 +27,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("root")
 async def test_a_worker_that_is_killed(subject: Subject, folder: Path) -> None:
     assert (await engines.worker_killed(subject, folder)).broken == []
 
