@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -97,12 +97,10 @@ def candidates(service: ServiceState, host_millicores: int, settings: config.Pla
 
     backlog_rows = sum(waiting.rows for waiting in service.queue)
     late_rates = late(demand, found, backlog_rows, settings.interval_s, worth)
+    found, memory = _within_memory(service, found)
     of, batches, shapes = found.of, found.batch, found.shapes
     shape = found.shape[of]
     millicores, instances, threads = shapes.millicores[shape], shapes.instances[shape], shapes.threads[shape]
-    memory = service.memory_base_bytes + service.memory_per_row_bytes * instances * batches
-    memory = np.maximum(memory, service.memory_peak_bytes)
-    memory = -(-memory // MEMORY_STEP_BYTES) * MEMORY_STEP_BYTES
     stays = np.zeros(len(of), dtype=bool)
     if service.current is not None:
         stays = found.places(service.current)
@@ -130,6 +128,21 @@ def candidates(service: ServiceState, host_millicores: int, settings: config.Pla
         miss_cost=miss_cost,
         current=int(stays.argmax()) if stays.any() else None,
     )
+
+
+def _within_memory(service: ServiceState, found: Operations) -> tuple[Operations, Integers]:
+    """The configurations that need no more memory than the service may have, and the limit of each, in whole steps.
+
+    Where each needs more, those that need least, with as much as there may be.
+    """
+    step, most = MEMORY_STEP_BYTES, service.limits.max_memory_bytes
+    slots = found.shapes.instances[found.shape[found.of]]
+    needed = service.memory_base_bytes + service.memory_per_row_bytes * slots * found.batch
+    if most is not None:
+        allowed = needed <= max(most // step * step, needed.min())
+        found, needed = replace(found, of=found.of[allowed], batch=found.batch[allowed]), needed[allowed]
+    memory = -(-np.maximum(needed, service.memory_peak_bytes) // step) * step
+    return found, memory if most is None else np.minimum(memory, most // step * step)
 
 
 def menu(of: Candidates) -> tuple[list[Option], float | None]:

@@ -150,6 +150,7 @@ class Actuator(Section, frozen=True, kw_only=True):
 
 
 MOST_MILLICORES = 10_000_000  # ten thousand cores
+MemoryCeiling = Annotated[int, Meta(ge=64, le=1 << 30)]  # MiB, from one step of a plan to a pebibyte
 
 
 class ServicePolicy(Section, frozen=True, kw_only=True):
@@ -162,6 +163,8 @@ class ServicePolicy(Section, frozen=True, kw_only=True):
     max_millicores: Annotated[int, Meta(ge=1, le=MOST_MILLICORES)] = 64_000
     max_batch: Positive = 64
     memory_mib_per_row: Annotated[float, Meta(ge=0)] = 32.0
+    # With resize_memory: no limit is planned above that, rounded down to steps of 64. None: as much as the host has.
+    max_memory_mib: MemoryCeiling | None = None
     # Docker: its quotas are whole cores, each a CPU that no other service with whole_cores has.
     whole_cores: bool = False
     # File of `sponge profile`, relative to this one: what executions are believed to take until there have been some.

@@ -108,6 +108,11 @@ def _check_leader(path: Path, config: Config) -> None:
 def _check_services(path: Path, config: Config) -> None:
     for name, policy in config.services.items():
         _check_replicas(f"{path}: services.{name}", policy, config.actuator.kind)
+        if policy.max_memory_mib is not None and not config.actuator.resize_memory:
+            raise ConfigError(
+                f"{path}: services.{name}.max_memory_mib: expected actuator.resize_memory = true beside it, "
+                "without which no memory limit is set"
+            )
         if policy.min_millicores > policy.max_millicores:
             raise ConfigError(
                 f"{path}: services.{name}.min_millicores: expected at most max_millicores = {policy.max_millicores}"

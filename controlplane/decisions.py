@@ -43,7 +43,7 @@ class Decisions:
         self._made.append((self._wall(), decision))
         if self._keeping is None or self._keeping.done():
             self._keeping = asyncio.create_task(self._keep())
-        self._metrics.decisions.labels(decision.service, decision.action).inc()
+        self._metrics.decisions.labels(self._metrics.label(decision.service), decision.action).inc()
         log.info(
             "decision",
             service=decision.service,

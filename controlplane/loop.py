@@ -174,7 +174,7 @@ class ControlLoop:
         try:
             self.fleet.record(worker, sample, now)
         except AbsurdReportError as error:
-            self._metrics.samples_refused.labels(worker.service).inc()
+            self._metrics.samples_refused.labels(self._metrics.label(worker.service)).inc()
             session.complain("sample refused", str(error))
             return
         session.tell_drift()
@@ -187,7 +187,7 @@ class ControlLoop:
     async def goodbye(self) -> None:
         """Put every worker back to the allocation it was found with, as far as time allows, and let it go.
 
-        What was decided and what was learned is kept.
+        What was set, what was decided and what was learned is kept.
         """
         now = self._clock()
         for session in self._sessions.values():
@@ -196,6 +196,7 @@ class ControlLoop:
             async with asyncio.timeout(_GOODBYE_S):
                 await self._settled()
         # Before their streams end: workers attach again at once, also to one that is about to stop.
+        await self.overrides.kept()
         await self.decisions.kept()
         await self._memory.keep(self.fleet.models)
         for session in tuple(self._sessions.values()):

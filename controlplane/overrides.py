@@ -1,7 +1,9 @@
 """What people set by call: policies and a pause, over what the configuration says, and kept for the next process."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import msgspec
 import structlog
@@ -22,7 +24,8 @@ class PolicyError(ValueError):
 class Overrides:
     """Puts what is set into `fleet`, and keeps it in `store`: it counts until it is set again, or reset.
 
-    What cannot be kept is in force all the same; that is counted and logged. Without `store` it counts in this process.
+    It is in force at once, and written beside the event loop, as the disk may take its time. What cannot be kept is in
+    force all the same; that is counted and logged. Without `store` it counts in this process.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class Overrides:
         self._store = store
         self._metrics = metrics
         self._set: dict[str, dict[str, object]] = {}
+        self._writer = ThreadPoolExecutor(1, "policies")  # one, so that what was set last is written last
+        self._last: Future[None] | None = None  # write, of those that were given to it
 
     def recall(self) -> None:
         """Put in force what an earlier process was told; what can no longer be is left out, and stays in the store."""
@@ -62,12 +67,19 @@ class Overrides:
         """
         kept = {} if reset else self._set.get(service, {})
         after = self._put(service, {**kept, **asked})
-        self._keep(lambda store: store.set_policy(service, self._set.get(service, {})))
+        # Never changed, only replaced: the writer's thread may read it later.
+        now_set = self._set.get(service, {})
+        self._keep(lambda store: store.set_policy(service, now_set))
         return after
 
     def pause(self, paused: bool) -> None:
         self._fleet.paused = paused
         self._keep(lambda store: store.set_paused(paused))
+
+    async def kept(self) -> None:
+        """Wait until all that was set is in the store, or could not be kept; who gives up waiting stops no write."""
+        if self._last is not None:
+            await asyncio.shield(asyncio.wrap_future(self._last))
 
     def _put(self, service: str, asked: Mapping[str, object]) -> ServicePolicy:
         configured = self._configured.get(service)
@@ -93,10 +105,12 @@ class Overrides:
         return after
 
     def _keep(self, write: Callable[[Store], None]) -> None:
-        if self._store is None:
-            return
+        if self._store is not None:
+            self._last = self._writer.submit(self._write, self._store, write)
+
+    def _write(self, store: Store, write: Callable[[Store], None]) -> None:
         try:
-            write(self._store)
+            write(store)
         except sqlite3.Error as error:
             self._metrics.store_failures.inc()
             log.warning("policy not kept", error=str(error))

@@ -29,7 +29,7 @@ class Priors:
 
     def __init__(self, profiles: Mapping[str, Profile]) -> None:
         self._profiles = profiles
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: dict[str, str] = {}  # by service with a profile: the last other model that was told of
 
     @classmethod
     def read(cls, path: Path, policies: Mapping[str, ServicePolicy]) -> "Priors":
@@ -56,8 +56,8 @@ class Priors:
         if profile is None:
             return {}
         if profile.digest != digest:
-            if (service, digest) not in self._warned:
-                self._warned.add((service, digest))
+            if self._warned.get(service) != digest:
+                self._warned[service] = digest
                 log.warning(
                     "profile of another model", service=service, model=digest, profiled=profile.digest
                 )

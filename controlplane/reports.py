@@ -20,6 +20,7 @@ _LEAST_WINDOW_S = 1e-18
 _LEAST_MS = 1e-9  # of an execution: clocks tell nanoseconds
 _MAX_MS = 3_600_000.0
 _MAX_NAME = 256
+_MAX_PATH = 4096  # PATH_MAX of Linux
 _MAX_SLOTS = 1024
 _MAX_MILLICORES = 10_000_000
 _MAX_BYTES = 1 << 50
@@ -32,10 +33,18 @@ class AbsurdReportError(ValueError):
 
 def check_hello(hello: control_pb2.Hello) -> None:
     """Raises AbsurdReportError for a hello that no worker can mean."""
-    for name in ("worker_id", "service", "model_digest"):
-        value = getattr(hello, name)
-        if not 0 < len(value) <= _MAX_NAME:
-            raise AbsurdReportError(f"hello.{name}: expected 1 to {_MAX_NAME} characters, got {len(value)}")
+    # Of each worker they are kept as long as it is attached, and go into logs.
+    for name, least, most in (
+        ("worker_id", 1, _MAX_NAME),
+        ("service", 1, _MAX_NAME),
+        ("container_id", 0, _MAX_NAME),
+        ("cgroup_path", 0, _MAX_PATH),
+        ("model_digest", 1, _MAX_NAME),
+        ("model_name", 0, _MAX_NAME),
+    ):
+        length = len(getattr(hello, name))
+        if not least <= length <= most:
+            raise AbsurdReportError(f"hello.{name}: expected {least} to {most} characters, got {length}")
     # Tables are as large as these say.
     for name, most in (
         ("max_instances", _MAX_SLOTS),

@@ -40,6 +40,7 @@ class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
             check_hello(first.hello)
         except AbsurdReportError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        first.DiscardUnknownFields()  # of a worker of another version: nothing reads them, and the hello is kept
         session = await self._loop.attach(first.hello)
         receiving = asyncio.create_task(self._receive(reports, session))
         try:
@@ -55,6 +56,7 @@ class ControlPlaneServer(control_pb2_grpc.ControlPlaneServicer):
         try:
             async for report in reports:
                 if report.WhichOneof("kind") == "sample":
+                    report.DiscardUnknownFields()  # the newest sample is kept, too
                     self._loop.record(session, report.sample)
         except Exception:
             worker = session.worker
@@ -139,6 +141,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         except PolicyError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         self._loop.replan()
+        await self._loop.overrides.kept()
         return pb.ServicePolicy(
             service=request.service, **{name: getattr(after, name) for name in POLICY_KEYS}
         )
@@ -149,6 +152,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
         context: grpc.aio.ServicerContext[pb.PauseRequest, pb.PauseResponse],
     ) -> pb.PauseResponse:
         self._loop.overrides.pause(True)
+        await self._loop.overrides.kept()
         return pb.PauseResponse()
 
     async def Resume(
@@ -158,6 +162,7 @@ class AdminServer(control_pb2_grpc.AdminServicer):
     ) -> pb.ResumeResponse:
         self._loop.overrides.pause(False)
         self._loop.replan()
+        await self._loop.overrides.kept()
         return pb.ResumeResponse()
 
 

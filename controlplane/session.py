@@ -138,7 +138,7 @@ class Session:
     def _compare(self, quota: Quota) -> None:
         worker, resize = self.worker, self.worker.resize
         if resize.contradicts(quota):
-            self._metrics.quotas_changed.labels(worker.service).inc()
+            self._metrics.quotas_changed.labels(self._metrics.label(worker.service)).inc()
             log.warning(
                 "quota changed by somebody else",
                 worker=worker.worker_id,

@@ -22,6 +22,7 @@ class Limits:
     max_threads: int = 8
     max_batch: int = 8
     whole_cores: bool = False  # quotas are CPUs of its own; the most is one at least
+    max_memory_bytes: int | None = None  # of its limit; None: as much as the host has
 
     def within(self, host_millicores: int) -> tuple[int, int]:
         """Give the least and the most that there is on such a host; one below the floor is the floor.

@@ -31,6 +31,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
             max_threads=hello.max_threads,
             max_batch=min(hello.max_batch, policy.max_batch),
             whole_cores=policy.whole_cores,
+            max_memory_bytes=None if policy.max_memory_mib is None else policy.max_memory_mib << 20,
         ),
         queue=[
             Waiting(
@@ -202,6 +203,7 @@ def _seen(last: Round, index: int, now: float) -> pb.Seen:
         max_instances=limits.max_instances,
         max_threads=limits.max_threads,
         max_batch=limits.max_batch,
+        max_memory_bytes=limits.max_memory_bytes or 0,
         host_millicores=last.host_millicores,
         others_millicores=sum(planned) - planned[index],
         latency_known=service.latency.known,

@@ -119,30 +119,30 @@ class CellRecord:
 class Store:
     """Opens `path`, or memory where it is empty, and brings an older file up to date.
 
-    Raises sqlite3.Error if it cannot, also for a file of a newer schema; so do the methods. Decisions may
-    be added and read in any thread, as that may wait for seconds until another has written.
+    Raises sqlite3.Error if it cannot, also for a file of a newer schema; so do the methods. Decisions, policies and a
+    pause may be written and read in any thread, as that may wait for seconds until another has written.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection = _open(path)
-        # Of decisions alone: in memory each connection has its own tables.
-        self._decisions = _open(path, any_thread=True)
+        # Of all but what was learned: in memory each connection has its own tables.
+        self._shared = _open(path, any_thread=True)
         self._one_at_a_time = threading.Lock()
 
     def add(self, decided: Sequence[tuple[float, Decision]]) -> int:
         """Append decisions, each with the Unix time when it was made: all, or none if it fails; the id of the last."""
-        with self._one_at_a_time, self._decisions:
-            self._decisions.execute("BEGIN IMMEDIATE")
+        with self._one_at_a_time, self._shared:
+            self._shared.execute("BEGIN IMMEDIATE")
             number = 0
             for unix_s, made in decided:
-                cursor = self._decisions.execute(
+                cursor = self._shared.execute(
                     f"INSERT INTO decisions ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})",
                     decision.row(made, unix_s),
                 )
                 number = cursor.lastrowid or 0
                 if number % 1000 == 0:
-                    self._decisions.execute("DELETE FROM decisions WHERE id <= ?", (number - _MAX_DECISIONS,))
+                    self._shared.execute("DELETE FROM decisions WHERE id <= ?", (number - _MAX_DECISIONS,))
         return number
 
     def last(self, count: int) -> list[control_pb2.Decision]:
@@ -180,20 +180,22 @@ class Store:
 
     def set_policy(self, service: str, asked: Mapping[str, object]) -> None:
         """Keep what was set of a service's policy, in place of what was kept; forget it where nothing is."""
-        if not asked:
-            self._connection.execute("DELETE FROM policies WHERE service = ?", (service,))
-            return
-        self._connection.execute(
-            f"INSERT OR REPLACE INTO policies (service, {', '.join(POLICY_KEYS)})"
-            f" VALUES (?{', ?' * len(POLICY_KEYS)})",
-            (service, *(asked.get(name) for name in POLICY_KEYS)),
-        )
+        with self._one_at_a_time:
+            if not asked:
+                self._shared.execute("DELETE FROM policies WHERE service = ?", (service,))
+                return
+            self._shared.execute(
+                f"INSERT OR REPLACE INTO policies (service, {', '.join(POLICY_KEYS)})"
+                f" VALUES (?{', ?' * len(POLICY_KEYS)})",
+                (service, *(asked.get(name) for name in POLICY_KEYS)),
+            )
 
     def policies(self) -> dict[str, dict[str, object]]:
         """What was set of each service's policy, as it is: the file may be damaged."""
-        rows = self._connection.execute(
-            f"SELECT CAST(service AS TEXT), {', '.join(POLICY_KEYS)} FROM policies"
-        ).fetchall()
+        with self._one_at_a_time:
+            rows = self._shared.execute(
+                f"SELECT CAST(service AS TEXT), {', '.join(POLICY_KEYS)} FROM policies"
+            ).fetchall()
         return {
             service: {
                 name: value for name, value in zip(POLICY_KEYS, values, strict=True) if value is not None
@@ -202,23 +204,26 @@ class Store:
         }
 
     def set_paused(self, paused: bool) -> None:
-        self._connection.execute("INSERT OR REPLACE INTO paused VALUES (1, ?)", (paused,))
+        """Keep that somebody has paused, or resumed."""
+        with self._one_at_a_time:
+            self._shared.execute("INSERT OR REPLACE INTO paused VALUES (1, ?)", (paused,))
 
     def paused(self) -> bool | None:
         """Whether somebody has paused, and not resumed since; None if nobody ever did either."""
-        row = self._connection.execute("SELECT paused FROM paused").fetchone()
+        with self._one_at_a_time:
+            row = self._shared.execute("SELECT paused FROM paused").fetchone()
         return None if row is None else bool(row[0])
 
     def close(self) -> None:
         """Close the file, when no thread is at it."""
         self._connection.close()
         with self._one_at_a_time:
-            self._decisions.close()
+            self._shared.close()
 
     def _read(self, condition: str, *arguments: int) -> list[control_pb2.Decision]:
         query = f"SELECT id, {', '.join(COLUMNS)} FROM decisions {condition}"
         with self._one_at_a_time:
-            rows = self._decisions.execute(query, arguments).fetchall()
+            rows = self._shared.execute(query, arguments).fetchall()
         now = time.time()
         return [decision.message(number, values, now) for number, *values in rows]
 

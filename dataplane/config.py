@@ -14,6 +14,7 @@ from core.tls import ClientTls, Tls
 Positive = Annotated[int, Meta(ge=1)]
 PositiveMs = Annotated[float, Meta(gt=0)]
 NonNegativeMs = Annotated[float, Meta(ge=0)]
+Name = Annotated[str, Meta(max_length=256)]  # as the control plane takes it
 
 
 class Model(Section, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class Model(Section, frozen=True, kw_only=True):
 
     # An ONNX file, or a directory of versions, <number>/model.onnx, of which the highest is served.
     path: str
-    name: str = ""  # default: the file's stem, or the directory's name
+    name: Name = ""  # default: the file's stem, or the directory's name
     version: str = ""  # of a file, default "1"; versions of a directory are named by it
     # Sizes of one row of inputs with free dimensions, to warm up with: {"image": [224, 224, 3]}. Or a list of such
     # tables, where rows differ: [{"ids": [32]}, {"ids": [128]}]. Each is warmed and timed in every batch size.
@@ -31,7 +32,7 @@ class Model(Section, frozen=True, kw_only=True):
 class Service(Section, frozen=True, kw_only=True):
     """What the service promises, and how far it believes its clients."""
 
-    name: str = ""  # default: the model's name
+    name: Name = ""  # default: the model's name
     slo_ms: PositiveMs
     # A request's deadline is never later than this after its receipt, default slo_ms: clients in the
     # field carry 30 s safety timeouts, which must not send them to the back of the queue.

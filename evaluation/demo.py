@@ -24,7 +24,7 @@ _START_MILLICORES = 700
 _RESIZED_BY = {
     ActuatorKind.DOCKER: "container update",
     ActuatorKind.LOCAL: "control groups of local processes",
-    ActuatorKind.THREADS: "instances and threads only: nobody holds a quota here",
+    ActuatorKind.THREADS: "instances and threads only: no control group may be made here, and so nobody holds a quota",
 }
 
 SPONGE, FIXED = "sponge", "best fixed split"

@@ -97,20 +97,21 @@ def measure(
     seconds: float,
     shapes: Sizes,
     progress: Callable[[int, int], None],
+    root: Path = Path("/"),
 ) -> Profile:
     """Run `model` as a worker would, `seconds` for each setting of the grid but five times at least.
 
     Inputs are zeros; `shapes` gives the sizes of one row of inputs whose file leaves them free. All settings take
     turns, so that a machine that drifts drifts for all of them alike. Without a quota each execution follows a
     pause; under one they follow each other, as a quota binds only who is busy, in a child that has a control group
-    of its own. `progress` is told how many of how many seconds have passed. Raises ModelError, EngineError,
-    QuotaError.
+    of its own. `progress` is told how many of how many seconds have passed. `root` is where control groups are
+    looked for. Raises ModelError, EngineError, QuotaError.
     """
     most_rungs = len(set(grid.threads))
     if not grid.quotas:
-        return _measure(slices.Here(model, shapes, most_rungs), model.name, grid, seconds, progress)
+        return _measure(slices.Here.load(model, shapes, most_rungs), model.name, grid, seconds, progress)
     try:
-        with slices.child(model, shapes, most_rungs) as runs:
+        with slices.child(model, shapes, most_rungs, root) as runs:
             return _measure(runs, model.name, grid, seconds, progress)
     except CgroupError as error:
         raise QuotaError(str(error)) from error

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from controlplane import config
 from core.cgroup import Cgroup, CgroupError, usable_parent
+from dataplane import execution
 from dataplane.engine import Engine
 from dataplane.execution import EngineError, ModelError
 from dataplane.warmup import Warmup
@@ -70,15 +71,22 @@ class Runs(Protocol):
 
 
 class Here:
-    """Runs in this process, without a quota. Raises ModelError, also where the sizes of a row are not known."""
+    """Runs on `engine` in this process, without a quota; what it runs is of `warmup`."""
 
-    def __init__(self, model: Path, shapes: Sizes, most_rungs: int) -> None:
-        self._engine = Engine(model, model.stem, "1", shapes, max_rungs=most_rungs)
-        self._warmup = Warmup(self._engine.signature.inputs, shapes)
-        if self._warmup.guessed:
+    def __init__(self, engine: execution.Runs, warmup: Warmup) -> None:
+        self._engine = engine
+        self._warmup = warmup
+
+    @classmethod
+    def load(cls, model: Path, shapes: Sizes, most_rungs: int) -> Self:
+        """Load a model. Raises ModelError, also where the sizes of a row are not known."""
+        engine = Engine(model, model.stem, "1", shapes, max_rungs=most_rungs)
+        warmup = Warmup(engine.signature.inputs, shapes)
+        if warmup.guessed:
             raise ModelError(
-                f"{model}: {self._warmup.guessed[0]}: expected the sizes of one row, which the file leaves open"
+                f"{model}: {warmup.guessed[0]}: expected the sizes of one row, which the file leaves open"
             )
+        return cls(engine, warmup)
 
     @property
     def digest(self) -> str:
@@ -182,10 +190,13 @@ class Child:
 
 
 @contextmanager
-def child(model: Path, shapes: Sizes, most_rungs: int) -> Iterator[Child]:
-    """Start it, and end it with the block. Raises QuotaError where no control group may be made, and ModelError."""
+def child(model: Path, shapes: Sizes, most_rungs: int, root: Path = Path("/")) -> Iterator[Child]:
+    """Start it, and end it with the block. Raises QuotaError where no control group may be made, and ModelError.
+
+    `root` is where /proc and the mount points are looked for.
+    """
     try:
-        parent = usable_parent()
+        parent = usable_parent(root)
         if parent is None:
             raise QuotaError(
                 "expected to be allowed to make control groups with a CPU quota: run it as root, or as "
@@ -230,7 +241,7 @@ def _serve(pipe: Connection, model: Path, shapes: Sizes, most_rungs: int) -> Non
 
 def _answer(pipe: Connection, model: Path, shapes: Sizes, most_rungs: int) -> None:
     try:
-        here = Here(model, shapes, most_rungs)
+        here = Here.load(model, shapes, most_rungs)
     except ModelError as error:
         pipe.send(error)
         return

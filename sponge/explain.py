@@ -122,7 +122,7 @@ def _bound(seen: pb.Seen, choice: pb.Choice) -> str:
         case "ceiling" if choice.HasField("larger"):
             return f"it would have more, were it not for max_millicores = {seen.max_millicores}"
         case "ceiling":
-            return f"it has too little, and {_slots(seen)} can use no more"
+            return f"it has too little, and {_slots(seen)}{_within(seen)} can use no more"
         case _:
             others = f", of which {_cores(seen.others_millicores)} are planned for others" * (
                 seen.others_millicores > 0
@@ -146,9 +146,14 @@ def _seen(seen: pb.Seen, choice: pb.Choice) -> Iterator[str]:
         yield f"  execution  {_execution(choice.service_time)}; {_basis(seen, choice.service_time)}{late}"
     yield (
         f"  limits     {seen.min_millicores / 1000:.2f} to {_cores(seen.max_millicores)}, {_slots(seen)}, "
-        f"batches of up to {seen.max_batch}; weight {seen.weight:g}"
+        f"batches of up to {seen.max_batch}{_within(seen)}; weight {seen.weight:g}"
     )
     yield f"  host       {_cores(seen.host_millicores)}, {_cores(seen.others_millicores)} of it planned for others"
+
+
+def _within(seen: pb.Seen) -> str:
+    """The ceiling of memory, where there is one."""
+    return f" within {seen.max_memory_bytes >> 20} MiB" if seen.max_memory_bytes else ""
 
 
 def _budgets(seen: pb.Seen) -> str:

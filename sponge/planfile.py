@@ -74,6 +74,7 @@ class ServiceDescription(Section, frozen=True, kw_only=True):
     max_batch: Slots = _LIMITS.max_batch
     memory_mib: NonNegative | None = None  # in use while nothing is executed
     memory_mib_per_row: Annotated[float, Meta(ge=0, le=1e6)] = config.ServicePolicy().memory_mib_per_row
+    max_memory_mib: config.MemoryCeiling | None = None
 
 
 class _File(Section, frozen=True, kw_only=True):
@@ -131,6 +132,8 @@ def _state(
         raise ConfigError(f"{place}: memory_mib: expected one, as host.memory_mib is given")
     if one.memory_mib is not None and not host.memory_mib:
         raise ConfigError(f"{place}: memory_mib: expected host.memory_mib beside it")
+    if one.max_memory_mib is not None and not host.memory_mib:
+        raise ConfigError(f"{place}: max_memory_mib: expected host.memory_mib beside it")
     memory_mib = one.memory_mib or 0
     per_row_mib = one.memory_mib_per_row if host.memory_mib else 0.0
     needed = 1 + settings.memory_head_room
@@ -145,6 +148,7 @@ def _state(
             max_threads=one.max_threads,
             max_batch=one.max_batch,
             whole_cores=one.whole_cores,
+            max_memory_bytes=None if one.max_memory_mib is None else one.max_memory_mib << 20,
         ),
         weight=one.weight,
         reserve=one.reserve,

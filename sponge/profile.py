@@ -71,8 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(parsed: argparse.Namespace) -> int:
-    """Measure, write and print; 2 and one line on stderr for a model that cannot be measured."""
+def run(parsed: argparse.Namespace, root: Path = Path("/")) -> int:
+    """Measure, write and print; 2 and one line on stderr for a model that cannot be measured.
+
+    `root` is where control groups are looked for.
+    """
     from evaluation import profile_plot, profiling
     from evaluation.slices import QuotaError
 
@@ -92,6 +95,7 @@ def run(parsed: argparse.Namespace) -> int:
                 parsed.seconds,
                 dict(parsed.shape),
                 lambda done, total: bar.update(task, completed=done, total=total),
+                root,
             )
         written = output
         profile.write(output)

@@ -41,3 +41,9 @@ def test_what_serves_has_no_privileges(name: str) -> None:
     service = SERVICES[name]
     assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
     assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_control_plane_stops_before_its_workers_which_so_get_their_quotas_back() -> None:
+    workers = {name for name, service in SERVICES.items() if "sponge.worker" in service.get("labels", {})}
+    assert workers == {"vision", "magika"}
+    assert workers | {"engine"} == set(SERVICES["control"]["depends_on"])

@@ -109,6 +109,17 @@ def test_an_empty_address_of_a_control_plane(tmp_path: Path, address: str) -> No
         dataplane.config.read(tmp_path / "worker.toml", environ={"SPONGE_CONTROL_ADDRESS": address})
 
 
+@pytest.mark.parametrize("section", ["model", "service"])
+def test_a_name_that_no_control_plane_would_take(tmp_path: Path, section: str) -> None:
+    name = {each: f'name = "{"n" * (257 if each == section else 256)}"' for each in ("model", "service")}
+    path = tmp_path / "worker.toml"
+    path.write_text(
+        f'[model]\npath = "m.onnx"\n{name["model"]}\n[service]\nslo_ms = 100\n{name["service"]}\n'
+    )
+    with pytest.raises(ConfigError, match=rf"worker\.toml: {section}\.name: Expected `str` of length <= 256"):
+        dataplane.config.read(path, environ={})
+
+
 def test_a_model_file_is_one_version_and_lends_its_name(tmp_path: Path) -> None:
     """Its own, and not that of what a link leads to: that may become another."""
     (tmp_path / "some.onnx").touch()
@@ -288,6 +299,25 @@ def test_leases_and_replicas_that_cannot_be_are_refused(tmp_path: Path, toml: st
     path.write_text(f'[actuator]\nkind = "kubernetes"\n{toml}\n')
     with pytest.raises(ConfigError, match=complaint):
         controlplane.controlfile.read(path, environ={})
+
+
+@pytest.mark.parametrize(
+    ("memory", "complaint"),
+    [
+        ("max_memory_mib = 63", r"services\[\.\.\.\]\.max_memory_mib: Expected `int` >= 64"),
+        ("max_memory_mib = 1.5", r"services\[\.\.\.\]\.max_memory_mib: Expected `int"),
+        ("max_memory_mib = 64", r"services\.s\.max_memory_mib: expected actuator\.resize_memory = true"),
+    ],
+)
+def test_a_ceiling_of_memory_is_a_step_at_least_and_takes_limits(
+    tmp_path: Path, memory: str, complaint: str
+) -> None:
+    path = tmp_path / "control.toml"
+    path.write_text(f"[services.s]\n{memory}\n")
+    with pytest.raises(ConfigError, match=complaint):
+        controlplane.controlfile.read(path, environ={})
+    path.write_text("[actuator]\nresize_memory = true\n[services.s]\nmax_memory_mib = 64\n")
+    assert controlplane.controlfile.read(path, environ={}).services["s"].max_memory_mib == 64
 
 
 @pytest.mark.parametrize(

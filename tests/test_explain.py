@@ -261,6 +261,24 @@ async def test_ceilings_are_told_with_what_more_would_save(capsys):
     assert "max_millicores = 1100 does not allow it" in printed
 
 
+async def test_a_ceiling_of_memory_is_told_and_what_it_keeps_small(capsys):
+    policy = ServicePolicy(max_memory_mib=300, memory_mib_per_row=64.0)
+    config = Config(actuator=Actuator(resize_memory=True), services={"vision": policy})
+    plane = Plane(FakeActuator({"w": Quota(1100)}), config)
+    worker = await FakeWorker.attach(plane)
+    worker.usage = pb.Usage(memory_bytes=128 << 20)
+    async with answering(plane) as address:
+        for _ in range(4):
+            await worker.second(25)
+        found = await explained(address)
+        assert found.seen.max_memory_bytes == 300 << 20
+        assert (found.choice.bound, found.choice.allocation.instances) == ("ceiling", 1)
+        assert await asked(address, "vision") == 0
+    printed = capsys.readouterr().out
+    assert "it has too little, and 4 instances of 1 thread within 300 MiB can use no more" in printed
+    assert "batches of up to 1 within 300 MiB; weight 1" in printed
+
+
 async def test_whole_cores_are_told_as_they_are_planned(capsys):
     actuator = Actuator(whole_cores_cpus="2-3")
     policy = ServicePolicy(whole_cores=True, max_millicores=3700)

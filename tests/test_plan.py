@@ -116,6 +116,9 @@ def test_memory_is_shown_where_it_is_planned(file, capsys):
     assert told["host"]["left_memory_mib"] == 4096 - given
     assert main(["plan", str(file)]) == 0
     assert f"memory: {given} of 4096 MiB given" in capsys.readouterr().out
+    assert max(one["memory_mib"] for one in told["services"]) == 576  # nine steps
+    file.write_text(text.replace("slo_ms", "max_memory_mib = 575\nslo_ms"))
+    assert max(one["memory_mib"] for one in answer(capsys, file)["services"]) == 512
 
 
 def test_whole_cores_are_planned_in_thousands(file, capsys):
@@ -184,6 +187,8 @@ def test_the_document_shows_what_the_command_prints(tmp_path, capsys):
         ("rate = 60", "rate = 60\nmax_instances = 0", "services.magika: max_instances: Expected `int` >= 1"),
         ("rate = 60", "rate = 60\nmemory_mib = 5", "services.magika: memory_mib: expected host.memory_mib"),
         ("millicores = 7700", "millicores = 7700\nmemory_mib = 5", "services.vision: memory_mib: expected one"),
+        ("rate = 60", "rate = 60\nmax_memory_mib = 63", "services.magika: max_memory_mib: Expected `int` >= 64"),
+        ("rate = 60", "rate = 60\nmax_memory_mib = 64", "max_memory_mib: expected host.memory_mib beside it"),
         ("[host]", "[planner]\ntight_wait = 1\n[host]", "planner: Object contains unknown field `tight_wait`"),
         ("[host]", "[host", "not valid TOML"),
     ],

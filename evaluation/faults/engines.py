@@ -17,6 +17,7 @@ from evaluation.faults.hosted import Hosted, Limits
 from evaluation.faults.outcome import Check, Outcome, within
 from evaluation.faults.traffic import Traffic, offered, told
 from evaluation.load import Service
+from evaluation.process import StartError
 from evaluation.rows import Outcome as Became
 from evaluation.serving.subjects import Subject
 
@@ -148,7 +149,9 @@ def refuse_updates(request: bytes) -> bytes:
 
 
 async def worker_killed(subject: Subject, folder: Path) -> Outcome:
-    """Kill a worker's process under load; its engine starts it again. Raises StartError."""
+    """Kill a worker's process under load; its engine starts it again. Raises StartError, also where not root."""
+    if os.geteuid() != 0:
+        raise StartError("worker killed: expected root, which may kill a container's process from outside")
     async with (
         bed.scenario("worker killed", "its process; its engine starts it again"),
         hosted.up(subject, folder) as fleet,

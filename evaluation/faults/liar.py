@@ -209,7 +209,7 @@ async def _beside(subject: Subject, folder: Path, seconds: float, lie: Lie | Non
     ):
         await fleet.calm()
         with _group(fleet) as group:
-            liar = _liar(group, lie)
+            liar = telling(lie, time.monotonic, str(group.cpu))
             uplink = Uplink(fleet.embedded.control_addresses[CONTROL], liar, _REPORT_S, time.monotonic)
             liar.on_acknowledged(uplink.acknowledge)
             lying = asyncio.create_task(uplink.run())
@@ -249,16 +249,17 @@ def _group(fleet: Bed) -> Iterator[Cgroup]:
         group.remove()
 
 
-def _liar(group: Cgroup, lie: Lie | None) -> Liar:
+def telling(lie: Lie | None, clock: Callable[[], float], cgroup_path: str = "") -> Liar:
+    """Give a worker that tells this lie, or what cannot be without one; `clock` is in seconds."""
     rate, work_s, waiting, slack_s = _SAYS[lie]
     reporter = Reporter(
         LIAR,
-        time.monotonic,
+        clock,
         rate=rate,
         waiting=waiting,
         work_s=work_s,
         slack_s=slack_s,
-        cgroup_path=str(group.cpu),
+        cgroup_path=cgroup_path,
     )
     ways = {None: ABSURD, Lie.CROWD: (_crowd,), Lie.GIANT: (_starting,), Lie.WIDE: (_wide,)}.get(
         lie, (_as_it_is,)

@@ -150,7 +150,7 @@ class Description(Section, frozen=True, kw_only=True):
     def _service(self, described: ServiceDescription, index: int) -> Service:
         one = self._with(described)
         if not one.profile:
-            raise ProfileError("profile: expected a file of measured latencies")
+            raise ProfileError("profile: expected a file of measured latencies, as sponge profile writes it")
         points = profile.read(Path(one.profile))
         if one.followed_from is not None:
             points = profile.followed(points, one.followed_from)

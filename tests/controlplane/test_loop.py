@@ -904,6 +904,22 @@ async def test_whatever_memory_a_worker_claims_others_keep_their_cpu(liar):
     assert kept + sum(state.memory_base_bytes for state in newest.services) <= 1.25 * (1 << 33)
 
 
+@pytest.mark.parametrize("ceiling", [None, 2100])
+async def test_what_leaks_raises_its_own_limit_up_to_its_ceiling_or_the_hosts(ceiling):
+    config = Config(
+        actuator=Actuator(resize_memory=True), services={"vision": ServicePolicy(max_memory_mib=ceiling)}
+    )
+    plane = Plane(FakeActuator({"w": Quota(1100, 1 << 30)}), config)
+    worker = await FakeWorker.attach(plane)
+    for _ in range(20):
+        limit = plane.actuator.quotas["w"].memory_bytes
+        worker.usage = pb.Usage(memory_bytes=limit, memory_peak_bytes=limit)  # all that there is, each time
+        await worker.second(8)
+    most = max(quota.memory_bytes for _, quota in plane.actuator.writes)
+    assert most == (2048 << 20 if ceiling else plane.actuator.quotas["w"].memory_bytes)
+    assert ceiling or most >= 1 << 33
+
+
 async def goodbye(plane: Plane, worker: FakeWorker) -> Quota:
     """Say it, and give what the worker has then."""
     obeying = asyncio.create_task(worker.acknowledge_all())

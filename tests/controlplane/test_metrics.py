@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from controlplane.allocation import Allocation, Quota, Version
 from controlplane.demand import Demand, DemandEstimate
 from controlplane.governor import Governor
-from controlplane.metrics import FleetCollector
+from controlplane.metrics import MOST_SERVICES, FleetCollector, Metrics
 from controlplane.resize import Resize
 from controlplane.state import Fleet, Host
 from protos import control_pb2 as pb
@@ -67,3 +67,14 @@ def test_directives_that_are_sent_while_they_are_read_fail_no_scrape():
     sent_at.interrupt = lambda: resize.retarget(ALLOCATION, Version(1, 2), 1.0)
     assert not resize.overdue
     assert resize.unacknowledged == (Version(1, 1), Version(1, 2))
+
+
+def test_of_however_many_services_workers_tell_a_bounded_number_has_labels():
+    metrics = Metrics(CollectorRegistry())
+    for number in range(MOST_SERVICES + 3):
+        metrics.samples_refused.labels(metrics.label(f"s{number}")).inc()
+    metrics.samples_refused.labels(metrics.label("s0")).inc()
+    [counter] = metrics.samples_refused.collect()
+    counted = {one.labels["service"]: one.value for one in counter.samples if one.name.endswith("_total")}
+    assert len(counted) == MOST_SERVICES + 1
+    assert (counted["s0"], counted[f"s{MOST_SERVICES - 1}"], counted[""]) == (2, 1, 3)

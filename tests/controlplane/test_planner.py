@@ -232,6 +232,25 @@ def test_memory_is_that_of_all_slots_and_never_below_the_peak():
     assert choose(replace(state, memory_peak_bytes=20 * step)).configuration.memory_bytes == 20 * step
 
 
+def test_no_limit_of_memory_is_planned_above_its_ceiling():
+    step = MEMORY_STEP_BYTES
+    free = service(arriving=demand(30), memory_base_bytes=9 * step, memory_per_row_bytes=2 * step)
+    wished = choose(free).configuration  # 17 steps, for 4 rows at once
+    assert wished.instances * wished.max_batch == 4
+
+    def limited(steps: float, **fields) -> Allocation:
+        limits = replace(free.limits, max_memory_bytes=int(steps * step))
+        return choose(replace(free, limits=limits, **fields)).configuration
+
+    assert limited(17) == wished
+    fewer = limited(16.9)
+    assert fewer.memory_bytes == (9 + 2 * fewer.instances * fewer.max_batch) * step < 17 * step
+    # A peak of the past takes no instance away, and what needs more at its least gets all there may be.
+    assert limited(17, memory_peak_bytes=40 * step) == wished
+    leaking = limited(17, memory_base_bytes=40 * step)
+    assert (leaking.instances, leaking.max_batch, leaking.memory_bytes) == (1, 1, 17 * step)
+
+
 def test_a_model_never_seen_is_planned():
     choice = choose(service(LatencyModel(), demand(15, budget_s=1.0)))
     assert choice.configuration.cpu_millicores >= 1500

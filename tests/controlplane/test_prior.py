@@ -70,6 +70,14 @@ def test_a_profile_of_another_model_is_named_once_and_ignored(tmp_path, capsys):
     assert capsys.readouterr().out.count("profile of another model") == 1
 
 
+def test_what_was_told_of_other_models_is_remembered_of_the_last_alone(tmp_path, capsys):
+    priors = read(write(tmp_path, HEADER, *LINES))
+    for _ in range(2):
+        for digest in ("cd" * 32, "ef" * 32, "ef" * 32):
+            assert priors.cells("vision", digest, 0.0) == {}
+    assert capsys.readouterr().out.count("profile of another model") == 4
+
+
 @pytest.mark.parametrize(
     ("lines", "text"),
     [

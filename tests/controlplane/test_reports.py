@@ -21,7 +21,12 @@ HELLO = pb.Hello(
     ("field", "absurd"),
     [
         ("hello.service", {"service": ""}),
-        ("hello.worker_id", {"worker_id": "w" * 1000}),
+        ("hello.worker_id", {"worker_id": "w" * 257}),
+        ("hello.service", {"service": "s" * 257}),
+        ("hello.container_id", {"container_id": "c" * 257}),
+        ("hello.cgroup_path", {"cgroup_path": "/" * 4097}),
+        ("hello.model_digest", {"model_digest": "d" * 257}),
+        ("hello.model_name", {"model_name": "m" * 257}),
         ("hello.max_instances", {"max_instances": 0}),
         ("hello.max_threads", {"max_threads": MOST_THREADS + 1}),
         ("hello.max_batch", {"max_batch": MOST_ROWS + 1}),
@@ -57,3 +62,21 @@ def test_absurd_hellos_are_refused_by_field(field, absurd):
     with pytest.raises(AbsurdReportError, match=f"^{field}:"):
         check_hello(message)
     check_hello(HELLO)
+
+
+def test_every_text_of_a_hello_may_be_so_long_and_no_longer():
+    """Whatever text the protocol comes to have: nothing of a hello is without a bound."""
+    for field in pb.Hello.DESCRIPTOR.fields:
+        if field.type == field.TYPE_STRING:
+            longest = 4096 if field.name == "cgroup_path" else 256
+            check_hello(_with(field.name, "é" * longest))
+            with pytest.raises(AbsurdReportError, match=f"^hello.{field.name}: .* to {longest} characters"):
+                check_hello(_with(field.name, "é" * (longest + 1)))
+        assert not field.is_repeated
+
+
+def _with(name: str, text: str) -> pb.Hello:
+    message = pb.Hello()
+    message.CopyFrom(HELLO)
+    setattr(message, name, text)
+    return message

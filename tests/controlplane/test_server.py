@@ -2,16 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
 
+import grpc
+import pytest
 from structlog.testing import capture_logs
 
 from controlplane.actuators.fake import FakeActuator
 from controlplane.allocation import Quota
 from controlplane.demand import Demand
+from controlplane.metrics import MOST_SERVICES
 from controlplane.server import ControlPlaneServer
 from protos import control_pb2 as pb
+from protos import control_pb2_grpc
 from tests.controlplane.test_loop import Plane, settle
+from tests.decided import decision
 
 
 class Overflowing(Demand):
@@ -24,7 +30,7 @@ class Overflowing(Demand):
 class Stream:
     """A worker's stream without a wire; `ended` once the control plane has ended it."""
 
-    def __init__(self, plane: Plane, worker_id: str) -> None:
+    def __init__(self, plane: Plane, worker_id: str, beside: pb.Hello | None = None) -> None:
         self._reports: asyncio.Queue[pb.Report] = asyncio.Queue()
         allocation = pb.Allocation(cpu_millicores=1100, instances=1, threads=1, max_batch=1)
         hello = pb.Hello(
@@ -36,6 +42,8 @@ class Stream:
             max_batch=1,
             allocation=allocation,
         )
+        if beside is not None:
+            hello.MergeFrom(beside)
         self._reports.put_nowait(pb.Report(hello=hello))
         self._task = asyncio.create_task(self._attach(ControlPlaneServer(plane.loop)))
 
@@ -91,3 +99,45 @@ async def test_what_is_absurd_is_refused_and_the_stream_goes_on():
     await one.say(sample=pb.Sample(window_s=0.2))
     assert plane.fleet.workers["one"].plannable
     await one.close()
+
+
+async def test_what_a_report_says_in_no_field_is_not_kept():
+    plane = Plane(FakeActuator({"one": Quota(1100)}))
+    unknown = bytes([0xFA, 0x3F, 100]) + b"x" * 100  # field 1023
+    one = Stream(plane, "one", pb.Hello.FromString(unknown))
+    await one.say(sample=pb.Sample.FromString(pb.Sample(window_s=0.2).SerializeToString() + unknown))
+    worker = plane.fleet.workers["one"]
+    assert worker.plannable
+    assert b"xxx" not in worker.hello.SerializeToString() + worker.sample.SerializeToString()
+    await one.close()
+
+
+async def test_a_hello_with_a_name_too_long_is_refused_by_field():
+    plane, server = Plane(FakeActuator({})), grpc.aio.server()
+    control_pb2_grpc.add_ControlPlaneServicer_to_server(ControlPlaneServer(plane.loop), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = control_pb2_grpc.ControlPlaneStub(channel).Attach()
+            hello = pb.Hello(worker_id="one", service="vision", container_id="c" * 300, model_digest="d")
+            await call.write(pb.Report(hello=hello))
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await call.read()
+    finally:
+        await server.stop(None)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.value.details() == "hello.container_id: expected 0 to 256 characters, got 300"
+    assert plane.fleet.workers == {}
+
+
+async def test_names_of_services_that_workers_make_up_get_no_labels_without_end():
+    plane = Plane(FakeActuator({"one": Quota(1100)}))
+    for number in range(MOST_SERVICES):
+        plane.loop.decisions.add(replace(decision(number), service=f"s{number}"))
+    one = Stream(plane, "one")
+    await one.say(sample=pb.Sample(window_s=-1.0))
+    assert plane.metric("sponge_control_samples_refused_total", service="vision") is None
+    assert plane.metric("sponge_control_samples_refused_total", service="") == 1
+    await one.close()
+    await plane.loop.decisions.kept()

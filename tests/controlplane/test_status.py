@@ -56,6 +56,9 @@ def test_memory_is_planned_with_head_room_where_it_is_resized():
     state = status.service_state(worker, policy, resized)
     assert (state.memory_base_bytes, state.memory_peak_bytes) == (1500, 3000)
     assert state.memory_per_row_bytes == 6 << 20
+    assert state.limits.max_memory_bytes is None
+    bounded = ServicePolicy(max_memory_mib=512)
+    assert status.service_state(worker, bounded, resized).limits.max_memory_bytes == 512 << 20
 
 
 @pytest.mark.parametrize(

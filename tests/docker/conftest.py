@@ -5,6 +5,7 @@ import io
 import os
 import platform
 import shutil
+import socket
 import struct
 import subprocess
 import tarfile
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 import docker
 import pytest
@@ -19,10 +21,12 @@ from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from controlplane.actuators.docker import PROJECT
+from controlplane.actuators.engine import Address
 from controlplane.config import Actuator
 
 ROOT = Path(__file__).parents[2]
 BUILD_TIMEOUT_S = 900.0
+ENGINE_TIMEOUT_S = 60
 
 # A whole program that waits for ever, so that no image has to come from anywhere.
 MACHINE_CODE = {
@@ -58,15 +62,38 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def connect(url: str) -> None:
+    """Connect to an engine, and no more. Raises OSError.
+
+    docker-py leaves the socket open where it cannot, which at the end of all tests would count as a failure.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "http+unix":
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(ENGINE_TIMEOUT_S)
+            probe.connect(parts.path)
+    else:
+        socket.create_connection((parts.hostname, parts.port), ENGINE_TIMEOUT_S).close()
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
     """A client of the engine that the environment names."""
+    url = Address.from_env().url
     try:
-        client = docker.from_env(timeout=60)
-    except DockerException as error:
-        unavailable(f"no Docker engine answers: {error}")
+        connect(url)
+        client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
+    except (OSError, DockerException) as error:
+        unavailable(f"no Docker engine answers at {url}: {error}")
     yield client
     client.close()
+
+
+@pytest.fixture
+def root() -> None:
+    """Skip where this user may not kill a container's process: what the engine kills itself it does not restart."""
+    if os.geteuid() != 0:
+        unavailable("needs root, to kill a container's process from outside")
 
 
 def has_compose() -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from docker.models.containers import Container
@@ -12,6 +13,8 @@ from controlplane.actuators import ActuationError, Quota, WorkerRef
 from controlplane.actuators.docker import PROJECT, DockerActuator
 from controlplane.actuators.limits import MARGIN_BYTES
 from core.cgroup import Cgroup
+from evaluation.faults.relay import Relay
+from tests.processes import LOOPBACK, free_port
 
 MIB = 1 << 20
 LABEL = settings.Actuator().docker_label
@@ -272,51 +275,15 @@ async def test_without_a_project_nothing_is_touched(run):
         await actuator.close()
 
 
-class Relay:
-    """A way to the engine's socket that can be cut."""
-
-    def __init__(self, socket: str) -> None:
-        self.port = 0
-        self._socket = socket
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def cut(self) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-        for writer in self._writers.copy():
-            writer.close()
-            await writer.wait_closed()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_engine, to_engine = await asyncio.open_unix_connection(self._socket)
-        both = {writer, to_engine}
-        self._writers |= both
-        await asyncio.gather(self._copy(reader, to_engine), self._copy(from_engine, writer))
-        self._writers -= both
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-
 async def test_writes_succeed_again_when_the_engine_comes_back(run, project):
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not address.startswith("unix://"):
         pytest.skip(f"the engine is not at a local socket but at {address}")
-    relay = Relay(address.removeprefix("unix://"))
+    listen = LOOPBACK, free_port()
+    relay = Relay(listen, Path(address.removeprefix("unix://")))
     await relay.open()
     actuator = DockerActuator(
-        settings.Actuator(compose_project=project), base_url=f"tcp://127.0.0.1:{relay.port}"
+        settings.Actuator(compose_project=project), base_url=f"tcp://{listen[0]}:{listen[1]}"
     )
     container = run(cpu_period=20_000, cpu_quota=20_000)
     await actuator.write(ref(container), Quota(1500))

@@ -27,12 +27,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("root")
 async def test_a_worker_that_is_killed(subject: Subject, folder: Path) -> None:
     assert (await engines.worker_killed(subject, folder)).broken == []
 
 
 async def test_a_container_that_is_created_anew_with_other_limits(subject: Subject, folder: Path) -> None:
     assert (await engines.recreated(subject, folder)).broken == []
+
+
+async def test_limits_of_a_running_container_that_are_changed(subject: Subject, folder: Path) -> None:
+    assert (await engines.limits_changed(subject, folder)).broken == []
 
 
 @pytest.mark.parametrize("fault", [Fault.STOPPED, Fault.SLOW, Fault.REFUSING])

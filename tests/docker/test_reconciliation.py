@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from controlplane import config as settings
 from controlplane.actuators import Actuator, Quota, make
 from controlplane.state import Host
+from protos import control_pb2 as pb
 from tests.controlplane.test_loop import FakeWorker, Plane
 from tests.processes import LOOPBACK, PATIENCE_S, eventually, free_port
 
@@ -41,6 +42,11 @@ async def settled(worker: FakeWorker, container: Container) -> int:
                 return target.cpu_millicores
 
 
+def memory(container: Container) -> int:
+    container.reload()
+    return container.attrs["HostConfig"]["Memory"]
+
+
 def told(logs: list, event: str) -> list:
     return [line for line in logs if line["event"] == event]
 
@@ -62,6 +68,49 @@ async def test_a_quota_changed_by_hand_is_noticed_and_put_right(run, actuator: A
     assert len(told(logs, "quota changed by somebody else")) == 1
     assert not told(logs, "events not followed")
     assert plane.metric("sponge_control_quotas_changed_total", service="vision") == 1
+
+
+@pytest.mark.parametrize("mib", [192, 1024])
+async def test_a_memory_limit_changed_by_hand_is_noticed_and_put_right(run, project, mib):
+    container = run(**LIMITS, mem_limit=512 << 20, memswap_limit=512 << 20)
+    config = settings.Actuator(compose_project=project, resize_memory=True, reconcile_interval_s=3600.0)
+    actuator = make(config)
+    plane = Plane(actuator, config=settings.Config(actuator=config))
+    worker = await FakeWorker.attach(plane, container_id=container.id[:12])
+    worker.usage = pb.Usage(memory_bytes=200 << 20)
+    with capture_logs() as logs:
+        looking = asyncio.create_task(plane.loop.reconciliation.run())
+        await settled(worker, container)
+        await actuator.settle()
+        right = memory(container)
+        assert 192 << 20 < right < 512 << 20
+        assert not told(logs, "quota changed by somebody else")
+        by_hand = {"mem_limit": mib << 20, "memswap_limit": mib << 20}
+        await asyncio.to_thread(container.update, **by_hand)
+        await asyncio.to_thread(eventually, lambda: memory(container), lambda now: now == right)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    await actuator.close()
+    assert len(told(logs, "quota changed by somebody else")) == 1
+
+
+async def test_what_claims_ever_more_memory_raises_its_limit_to_its_ceiling_and_no_further(run, project):
+    container = run(**LIMITS, mem_limit=256 << 20, memswap_limit=256 << 20)
+    resizing = settings.Actuator(compose_project=project, resize_memory=True)
+    services = {"vision": settings.ServicePolicy(max_memory_mib=500)}
+    actuator = make(resizing)
+    plane = Plane(actuator, settings.Config(actuator=resizing, services=services))
+    worker = await FakeWorker.attach(plane, container_id=container.id[:12])
+    worker.usage = pb.Usage(memory_bytes=1 << 40)  # of which as much is believed as its limit allows
+    limits = []
+    async with asyncio.timeout(PATIENCE_S):
+        while len(limits) < 10 or worker.session.worker.resize.pending:
+            await worker.second(2)
+            await asyncio.sleep(0.05)
+            limits.append(memory(container))
+    await actuator.close()
+    assert limits == sorted(limits)
+    assert limits[-1] == 448 << 20  # seven steps
 
 
 async def test_a_container_recreated_with_other_limits_is_adopted_and_resized(run, actuator: Actuator):

@@ -214,6 +214,7 @@ def test_an_orderly_stop_puts_back_the_quota_that_was_found(fleet: Fleet) -> Non
     assert np.array_equal(outputs["y"], ROWS)
 
 
+@pytest.mark.usefixtures("root")
 def test_a_killed_worker_comes_back_warm_and_planned(fleet: Fleet) -> None:
     eventually(fleet.millicores, lambda millicores: millicores == FLOOR_MILLICORES)
     before = fleet.status()

@@ -1,5 +1,6 @@
 """A model's own profile: measured by the engine's rules, written, and read by the simulator."""
 
+import argparse
 import csv
 import threading
 
@@ -8,9 +9,11 @@ import pytest
 from controlplane import profilefile
 from core.cgroup import usable_parent
 from dataplane.engine import Engine, ModelError
+from dataplane.warmup import Warmup
 from evaluation import profiling, slices
 from evaluation.simulation import profile as simulated
 from evaluation.slices import Setting
+from sponge import profile
 from sponge.__main__ import main
 from tests import models
 
@@ -149,18 +152,23 @@ def test_what_never_pays_is_not_measured():
     ]  # fmt: skip
 
 
-def test_instances_run_beside_each_other(tmp_path, monkeypatch):
-    runs = slices.Here(models.slow(tmp_path / "slow.onnx", work=4), {}, 1)
-    assert len(runs.run(Setting(1, 1, 1), 0.0, 0.0).walls_s) == 1
-    runs.warm(Setting(1, 1, 3))
-    execute, all_run = Engine.run, threading.Barrier(3, timeout=30)
+class Meeting:
+    """An engine on which each execution waits until so many have begun."""
 
-    def met(*arguments):
-        all_run.wait()  # broken, and the test failed, if one of them waits for another's end
-        return execute(*arguments)
+    def __init__(self, engine, executions):
+        self._engine = engine
+        self._all_run = threading.Barrier(executions, timeout=30)
 
-    monkeypatch.setattr(Engine, "run", met)
-    assert len(runs.timed(Setting(1, 1, 3), 0.0, 0.0)) == 3
+    def run(self, threads, batch):
+        self._all_run.wait()  # broken, and the test failed, if one of them waits for another's end
+        return self._engine.run(threads, batch)
+
+
+def test_instances_run_beside_each_other(tmp_path):
+    engine = Engine(models.slow(tmp_path / "slow.onnx", work=4), "slow", "1", {})
+    warmup = Warmup(engine.signature.inputs, {})
+    assert len(slices.Here(engine, warmup).run(Setting(1, 1, 1), 0.0, 0.0).walls_s) == 1
+    assert len(slices.Here(Meeting(engine, 3), warmup).timed(Setting(1, 1, 3), 0.0, 0.0)) == 3
 
 
 @QUOTAS
@@ -192,13 +200,18 @@ def test_a_child_says_what_is_wrong_and_leaves_no_group_behind(tmp_path, capsys)
     assert {path.name for path in parent.cpu.iterdir()} <= before
 
 
-def test_quotas_where_no_group_may_be_made_are_one_line_that_says_what_it_takes(
-    tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(slices, "usable_parent", lambda: None)
+def test_quotas_where_no_group_may_be_made_are_one_line_that_says_what_it_takes(tmp_path, capsys):
+    outside = tmp_path / "proc/self"
+    outside.mkdir(parents=True)
+    (outside / "cgroup").write_text("0::/elsewhere\n")
+    (outside / "mountinfo").write_text("25 24 0:23 /here /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
     scale, output = models.scale(tmp_path / "scale.onnx"), tmp_path / "out.csv"
-    assert main(["profile", str(scale), "--quotas", "500", "--output", str(output)]) == 2
+    parser = argparse.ArgumentParser()
+    profile.add_arguments(parser)
+    parsed = parser.parse_args([str(scale), "--quotas", "500", "--output", str(output)])
+    assert profile.run(parsed, tmp_path) == 2
     error = capsys.readouterr().err
+    assert "--quotas: " in error
     assert "run it as root" in error
     assert error.count("\n") == 1
     assert not output.exists()
