@@ -133,13 +133,16 @@ def candidates(service: ServiceState, host_millicores: int, settings: config.Pla
 def _within_memory(service: ServiceState, found: Operations) -> tuple[Operations, Integers]:
     """The configurations that need no more memory than the service may have, and the limit of each, in whole steps.
 
-    Where each needs more, those that need least, with as much as there may be.
+    What is in use holds what the rows so far took: while that fits, as many rows at once as now do. Where each needs
+    more than there may be, those that need least, with as much as that.
     """
     step, most = MEMORY_STEP_BYTES, service.limits.max_memory_bytes
-    slots = found.shapes.instances[found.shape[found.of]]
-    needed = service.memory_base_bytes + service.memory_per_row_bytes * slots * found.batch
+    rows = found.shapes.instances[found.shape[found.of]] * found.batch
+    needed = service.memory_base_bytes + service.memory_per_row_bytes * rows
     if most is not None:
         allowed = needed <= max(most // step * step, needed.min())
+        if service.current is not None and service.memory_base_bytes <= most:
+            allowed |= rows <= service.current.instances * service.current.max_batch
         found, needed = replace(found, of=found.of[allowed], batch=found.batch[allowed]), needed[allowed]
     memory = -(-np.maximum(needed, service.memory_peak_bytes) // step) * step
     return found, memory if most is None else np.minimum(memory, most // step * step)

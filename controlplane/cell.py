@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES = 128
-# A full cell takes one in so much time at the most, and so is of a minute or more, however often executions come: what
-# they are for a few seconds is for `drift` to tell, and would otherwise be believed before it could.
+# A full cell that is of no more than SPAN_S takes one in so much time, and so comes to be of a minute however often
+# executions come: what they are for a few seconds is for `drift` to tell, which would come too late otherwise.
 SPACING_S = 0.5
+SPAN_S = SAMPLES * SPACING_S
 HALF_LIFE_S = 300.0  # a model, and the machine under it, change over minutes
 
 _NUMBER = np.dtype("<f8")
@@ -30,8 +31,8 @@ class Cell:
     at: deque[float] = field(default_factory=_samples)
 
     def record(self, work_s: float, busy: float, now: float) -> None:
-        """Add an execution; a full cell loses its oldest for it, or leaves it if its newest is of the same moment."""
-        if len(self.at) == SAMPLES and now - self.at[-1] < SPACING_S:
+        """Add an execution. A full cell loses its oldest; or leaves it, if all are of SPAN_S and one of SPACING_S."""
+        if len(self.at) == SAMPLES and now - self.at[0] < SPAN_S and now - self.at[-1] < SPACING_S:
             return
         self.work.append(work_s)
         self.busy.append(busy)

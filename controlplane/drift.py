@@ -4,6 +4,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,12 +14,7 @@ from controlplane.latency import OUTLIER_RATIO, UPPER
 
 # Recent executions of a size that have to be known before one of it is compared: so many outweigh what a profile told.
 MATURE = 64
-# Page's test (Biometrika 41, 1954), on the logarithm of what an execution took over what was expected, in standard
-# deviations: to a side, what counts as no change, and of what is beyond it in sum what is one. To the slower side two:
-# of all executions, after a few, and of some of them, as a neighbour now and then makes, after a hundred. To the faster
-# side much is allowed, as most executions take less than the mean.
-TESTS = ((1.0, 1.0, 8.0), (1.0, 0.5, 16.0), (-1.0, 2.0, 8.0))
-MOST = 3.0  # one execution counts as at most so much, as it may be an outlier
+MOST = 3.0  # standard deviations that one execution counts for, as it may be an outlier
 LEAST_SPREAD = 0.1
 # The newest that say how large it is: the ratio is the mean of half of them, the margin a quantile of all.
 NEWEST = 32
@@ -28,6 +24,22 @@ OVER = LEAST_SPREAD  # up to this ratio and this margin, as logarithms, it is no
 TOLERATED = 1.2
 # A longer time without an execution that could be compared counts as so much: nobody knows what was in it.
 UNSEEN_S = 10.0
+
+
+class PageTest(NamedTuple):
+    """Of E. S. Page (Biometrika 41, 1954), on the logarithm of what an execution took over what was expected.
+
+    All in standard deviations: to a side, what counts as no change, and how much beyond that in sum is one.
+    """
+
+    side: float  # 1: slower
+    allowed: float
+    limit: float
+
+
+# To the slower side two: of all executions, after a few; and of some of them, as a neighbour now and then makes, after
+# a hundred. To the faster side much is allowed, as most executions take less than the mean.
+TESTS = PageTest(1.0, 1.0, 8.0), PageTest(1.0, 0.5, 16.0), PageTest(-1.0, 2.0, 8.0)
 
 
 class Drift:
@@ -48,10 +60,10 @@ class Drift:
         self.began_at: float | None = None  # None: there is none
         self._throttled = False  # what is compared
         self._seen_at = -math.inf
-        self._seen_s = 0.0  # how long of it
-        self._newest: deque[tuple[float, float]] = deque(
-            maxlen=NEWEST
-        )  # over the mean, over the upper estimate
+        self._seen_s = 0.0  # how long of it, how many executions, and the sum of their ratios
+        self._seen, self._total = 0, 0.0
+        # Over the mean, over the upper estimate.
+        self._newest: deque[tuple[float, float]] = deque(maxlen=NEWEST)
         self._sums = [0.0] * len(TESTS)
         self._since = [0] * len(TESTS)  # executions since each sum was zero
 
@@ -69,6 +81,8 @@ class Drift:
         unseen_s, self._seen_at = now - self._seen_at, now
         if self.began_at is not None:
             self._seen_s += min(unseen_s, UNSEEN_S)
+            self._seen += 1
+            self._total += min(took_s / mean_s, OUTLIER_RATIO * self.slower)
             self._follow()
             return
         score = math.log(took_s / mean_s) / max(LEAST_SPREAD, math.log(upper_s / mean_s) / self._sigmas)
@@ -103,12 +117,13 @@ class Drift:
 
     @property
     def lasting(self) -> float:
-        """`slower`, once it has been seen for a half-life; 1 until then, and of what is throttled."""
-        return self.slower if self._seen_s >= HALF_LIFE_S and not self._throttled else 1.0
+        """What it was in the mean, once it has been seen for a half-life; 1 until then, and of what is throttled."""
+        return self._total / self._seen if self._seen_s >= HALF_LIFE_S and not self._throttled else 1.0
 
     def _forget(self) -> None:
         self._newest.clear()
-        self._sums, self._since, self._seen_s = [0.0] * len(TESTS), [0] * len(TESTS), 0.0
+        self._sums, self._since = [0.0] * len(TESTS), [0] * len(TESTS)
+        self._seen_s, self._seen, self._total = 0.0, 0, 0.0
 
     def _follow(self) -> None:
         ratios, above = np.array(self._newest).T

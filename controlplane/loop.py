@@ -65,6 +65,7 @@ class ControlLoop:
         self.decisions = Decisions(store, metrics)
         self._config = config
         self._metrics = metrics
+        metrics.configure(config.services)
         self._clock = clock
         self._decide = decide
         self._priors = priors or Priors({})
@@ -196,9 +197,9 @@ class ControlLoop:
             async with asyncio.timeout(_GOODBYE_S):
                 await self._settled()
         # Before their streams end: workers attach again at once, also to one that is about to stop.
-        await self.overrides.kept()
         await self.decisions.kept()
         await self._memory.keep(self.fleet.models)
+        await self.overrides.kept()
         for session in tuple(self._sessions.values()):
             session.close()
 
@@ -238,7 +239,7 @@ class ControlLoop:
         for worker, latency, assignment in zip(workers, believed, plan.assignments, strict=True):
             worker.believed = latency
             worker.expected_misses = assignment.reasons.expected_misses
-        if (tried := exploration.planned(states, plan, now)) is not None:
+        if (tried := exploration.planned(states, plan, millicores, now)) is not None:
             log.info("size tried", service=tried[0], configuration=str(tried[1]))
         return Round(now, tuple(workers), tuple(states), millicores, memory_bytes, settings, plan, kept)
 

@@ -1,6 +1,6 @@
 """The control plane's Prometheus metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from controlplane.state import Fleet
 
-MOST_SERVICES = 1000  # that have labels of their own
+MOST_SERVICES = 1000  # that have labels of their own, those of the configuration aside
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -17,6 +17,7 @@ class Metrics:
     """Counts what the control plane does."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._configured: set[str] = set()
         self._services: set[str] = set()
         self.leader = Gauge(
             "sponge_control_leader",
@@ -89,14 +90,21 @@ class Metrics:
             for code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
         }
 
+    def configure(self, services: Iterable[str]) -> None:
+        """Services that always have a label of their own."""
+        self._configured.update(services)
+
     def label(self, service: str) -> str:
-        """The name of a service, or "", which no service has, of those that come after the first MOST_SERVICES.
+        """The name of a service, or "", which no service has, of others that come after the first MOST_SERVICES.
 
         Names are what workers say, and a counter keeps for good what it has counted of each.
         """
-        if len(self._services) < MOST_SERVICES:
-            self._services.add(service)
-        return service if service in self._services else ""
+        if service in self._configured or service in self._services:
+            return service
+        if len(self._services) == MOST_SERVICES:
+            return ""
+        self._services.add(service)
+        return service
 
     def call_refused(self, code: grpc.StatusCode) -> None:
         """One of the two statuses that stand for a token that is missing or not enough."""

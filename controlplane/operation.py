@@ -51,6 +51,7 @@ class ServiceState:
     memory_peak_bytes: int = 0  # seen so far: never planned below
     slower: float = 1.0  # what work takes of late, over what the model believes in the mean
     wider: float = 1.0  # and over its upper estimate
+    on_time: float = 0.0  # share of what has finished of late
 
     @property
     def planned_demand(self) -> DemandEstimate:

@@ -43,6 +43,7 @@ def service_state(worker: Worker, policy: ServicePolicy, config: Config) -> Serv
         running=[(r.elapsed_ms / 1000, min(r.rows, hello.max_batch)) for r in sample.running],
         slower=worker.drift.slower,
         wider=worker.drift.wider,
+        on_time=worker.on_time_share(),
         current=worker.allocation,
         weight=policy.weight,
         reserve=policy.reserve,

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from controlplane.allocation import Allocation
-from controlplane.config import ActuatorKind, Governor
+from controlplane.config import ActuatorKind, Explore, Governor
 from controlplane.shape import Limits
 from evaluation.admin import Admin
 from evaluation.process import StartError
@@ -40,7 +40,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ControlSpec:
-    """The control plane: what runs as `python -m`, with which words before its --config, and its governor.
+    """The control plane: what runs as `python -m`, with which words before its --config, its governor, what it tries.
 
     With `lock`, the path of a file, several may be started, of which one leads.
     """
@@ -48,6 +48,7 @@ class ControlSpec:
     module: str = "controlplane"
     arguments: Sequence[str] = ()
     governor: Governor = field(default_factory=Governor)
+    explore: Explore = Explore.IMPOSSIBLE
     metrics_listen: str = ""
     lock: str = ""
     store: str = ""
@@ -101,6 +102,7 @@ def control_toml(
         f'[server]\nlisten = "{listen}"\nmetrics_listen = "{control.metrics_listen}"\n'
         f'[leader]\nlock = "{control.lock}"\n[store]\npath = "{control.store}"\n'
         f"[host]\nmillicores = {host_millicores}\n"
+        f'[planner]\nexplore = "{control.explore.value}"\n'
         f"[governor]\npaused = {str(governor.paused).lower()}\nshrink_hold_s = {governor.shrink_hold_s}\n"
         f"dead_band_millicores = {governor.dead_band_millicores}\n"
         f"{services}"

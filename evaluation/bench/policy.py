@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from controlplane.config import Governor
+from controlplane.config import Explore, Governor
 from evaluation.bench import control
 from evaluation.bench.policies import governor
 from evaluation.fleet import ControlSpec
@@ -60,7 +60,9 @@ class Policy:
         """The control plane that decides so; a fixed policy's only looks on."""
         if self.fixed:
             return ControlSpec(governor=Governor(paused=True))
-        return ControlSpec(control.__name__, ("--policy", self.name), governor(self.name))
+        # Others know nothing of tries, and would take what is hoped for what is believed.
+        explore = Explore.IMPOSSIBLE if self.name == SPONGE else Explore.NEVER
+        return ControlSpec(control.__name__, ("--policy", self.name), governor(self.name), explore)
 
 
 def parse(name: str) -> Policy:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation import load
-from evaluation.embedded import CONTROL
 from evaluation.faults import bed
 from evaluation.faults.bed import SERVICES, Bed
 from evaluation.faults.outcome import Check, Outcome
@@ -25,6 +24,7 @@ SLO_MS = 80.0
 # CPUs, but with waiting.
 LOAD = 0.25
 _MEASURED_S = 2.0
+_DRIFT = "sponge_control_drift_ratio{"
 _RECOVERED = 0.02  # of requests more may miss after it than before
 _NICE = -10
 # Should what started it be killed, the kernel kills it (PR_SET_PDEATHSIG is 1).
@@ -37,7 +37,7 @@ class _Phase:
 
     missed: float
     millicores: float
-    drifts: int  # that began
+    drift: float  # the largest ratio of either that was told
 
     def __str__(self) -> str:
         return f"{100 * self.missed:.1f} % missed, {self.millicores:.0f} millicores"
@@ -75,8 +75,8 @@ async def shrinks(subject: Subject, folder: Path, seconds: float) -> Outcome:
             # It takes executions to show, and what a few seconds of them tell is noise.
             Check(
                 "drift is seen",
-                f"{before.drifts} began before it, {during.drifts} meanwhile",
-                during.drifts > before.drifts,
+                f"executions take {during.drift:.2f} times what is believed, before it {before.drift:.2f}",
+                during.drift > before.drift,
                 timed=True,
             ),
             Check(
@@ -91,20 +91,24 @@ async def shrinks(subject: Subject, folder: Path, seconds: float) -> Outcome:
 
 
 async def _phase(fleet: Bed, traffic: Traffic, seconds: float) -> _Phase:
-    began_at, known = time.monotonic(), _drifts(fleet)
+    began_at = time.monotonic()
     quotas: list[int] = []
+    drifts: list[float] = []
     while time.monotonic() < began_at + seconds:
         quotas.append(sum(quota or 0 for quota in fleet.quotas().values()))
+        if len(drifts) < time.monotonic() - began_at:  # once a second
+            drifts.append(await _drift(fleet))
         await asyncio.sleep(0.1)
-    drifts = _drifts(fleet) - known
     await asyncio.sleep(2 * SLO_MS / 1000)  # the last of them end
     rows = [row for service in SERVICES for row in traffic.due(service, began_at, began_at + seconds)]
     missed = sum(row.outcome is not Became.ON_TIME for row in rows)
-    return _Phase(missed / max(1, len(rows)), sum(quotas) / len(quotas), drifts)
+    return _Phase(missed / max(1, len(rows)), sum(quotas) / len(quotas), max(drifts))
 
 
-def _drifts(fleet: Bed) -> int:
-    return sum(event["event"] == "drift began" for event in fleet.events(CONTROL))
+async def _drift(fleet: Bed) -> float:
+    """What executions of the worker that is slower take, over what is believed of its model."""
+    told = await bed.scrape(fleet.metrics_address)
+    return max((ratio for name, ratio in told.items() if name.startswith(_DRIFT)), default=1.0)
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ def tick(exploration: Exploration, services, now: float, host: int = 64_000):
     """Plan once; gives what was in hope, and what is tried."""
     hoped = exploration.hoped(services, now)
     plan = planner.plan(hoped, host, 1 << 40, SETTINGS)
-    tried = exploration.planned(hoped, plan, now)
+    tried = exploration.planned(hoped, plan, host, now)
     return [s.name for s in hoped if s.latency.hopeful], tried
 
 
@@ -55,8 +55,9 @@ def test_a_deadline_that_seems_impossible_is_tried_and_known_afterwards():
 def test_a_try_lasts_some_seconds_and_the_next_is_later():
     exploration, slow = Exploration(SETTINGS), service()
     tick(exploration, [slow], 0.0)
-    began = [at for at in range(1, 31) if tick(exploration, [slow], float(at))[1] is not None]
-    assert began == [1, 1 + EVERY_S, 1 + 2 * EVERY_S]
+    began = [at for at in range(1, 80) if tick(exploration, [slow], float(at))[1] is not None]
+    # Longer each time, as nothing of what was tried was ever executed.
+    assert began == [1, 1 + EVERY_S, 1 + 3 * EVERY_S, 1 + 7 * EVERY_S]
     exploration = Exploration(SETTINGS)
     tick(exploration, [slow], 0.0)
     hoped = [at for at in range(1, 11) if tick(exploration, [slow], float(at))[0]]
@@ -108,3 +109,30 @@ def test_deadlines_are_impossible_where_they_are_for_most():
     many = replace(one, demand=replace(one.demand, budgets=((0.04, 0.6), (1.0, 0.4))))
     assert not any(tick(exploration, [few], float(at))[1] for at in range(5))
     assert any(tick(exploration, [many], float(at))[1] for at in range(5, 10))
+
+
+def test_after_a_try_that_has_shown_something_the_next_look_is_no_later():
+    exploration, known = Exploration(SETTINGS), service(known=((1, 1, 0.2), (1, 8, 0.1)))
+    tick(exploration, [service()], 0.0)
+    assert tick(exploration, [service()], 1.0)[1] is not None
+    looks = [at for at in range(4, 40) if tick(exploration, [known], float(at))[0]]
+    assert looks == [1 + EVERY_S, 1 + 2 * EVERY_S, 1 + 3 * EVERY_S]
+
+
+def test_who_is_in_time_tries_nothing():
+    exploration, well = Exploration(SETTINGS), replace(service(), on_time=0.9)
+    assert all(tick(exploration, [well], float(at)) == ([], None) for at in range(5))
+
+
+def test_a_try_takes_nothing_from_others():
+    exploration, busy = Exploration(SETTINGS), replace(service("b", budget_s=2.0, rate=15.0), on_time=1.0)
+    host = 6_000
+    alone = planner.plan([busy], host, 1 << 40, SETTINGS).assignments[0].configuration.cpu_millicores
+    tried = []
+    for at in range(5):
+        hoped = exploration.hoped([service(), busy], float(at))
+        plan = planner.plan(hoped, host, 1 << 40, SETTINGS)
+        began = exploration.planned(hoped, plan, host, float(at))
+        tried.append(began is not None)
+        assert plan.assignments[1].configuration.cpu_millicores == alone
+    assert any(tried)

@@ -148,6 +148,14 @@ def test_what_comes_often_is_learned_no_sooner_than_over_a_minute():
     assert len(model.cells[1, 1].at) == SAMPLES
 
 
+def test_after_a_silence_what_comes_often_is_learned_at_once():
+    model = fed({(1, 1): 0.1}, repeat=SAMPLES)
+    for index in range(SAMPLES):
+        model.record(1, 1, 0.3, 1.0, HALF_LIFE_S + index / 100)
+    assert model.mean(1, 1) == pytest.approx(0.3)
+    assert model.executed(1, 1) == SAMPLES
+
+
 def test_contention_is_learned_and_taken_out():
     model = LatencyModel()
     for busy in (1.0, 2.0, 3.0, 4.0):

@@ -74,6 +74,8 @@ def test_of_however_many_services_workers_tell_a_bounded_number_has_labels():
     for number in range(MOST_SERVICES + 3):
         metrics.samples_refused.labels(metrics.label(f"s{number}")).inc()
     metrics.samples_refused.labels(metrics.label("s0")).inc()
+    metrics.configure(["late"])
+    assert metrics.label("late") == "late"
     [counter] = metrics.samples_refused.collect()
     counted = {one.labels["service"]: one.value for one in counter.samples if one.name.endswith("_total")}
     assert len(counted) == MOST_SERVICES + 1

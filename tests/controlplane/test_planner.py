@@ -249,6 +249,13 @@ def test_no_limit_of_memory_is_planned_above_its_ceiling():
     assert limited(17, memory_peak_bytes=40 * step) == wished
     leaking = limited(17, memory_base_bytes=40 * step)
     assert (leaking.instances, leaking.max_batch, leaking.memory_bytes) == (1, 1, 17 * step)
+    # What the rows in execution take is in use afterwards, and then no reason to allow fewer.
+    used = limited(17, memory_base_bytes=17 * step, current=wished)
+    assert (used.instances, used.max_batch, used.memory_bytes) == (
+        wished.instances,
+        wished.max_batch,
+        17 * step,
+    )
 
 
 def test_a_model_never_seen_is_planned():

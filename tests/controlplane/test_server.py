@@ -133,11 +133,14 @@ async def test_a_hello_with_a_name_too_long_is_refused_by_field():
 
 async def test_names_of_services_that_workers_make_up_get_no_labels_without_end():
     plane = Plane(FakeActuator({"one": Quota(1100)}))
-    for number in range(MOST_SERVICES):
+    for number in range(MOST_SERVICES + 2):
         plane.loop.decisions.add(replace(decision(number), service=f"s{number}"))
     one = Stream(plane, "one")
     await one.say(sample=pb.Sample(window_s=-1.0))
-    assert plane.metric("sponge_control_samples_refused_total", service="vision") is None
-    assert plane.metric("sponge_control_samples_refused_total", service="") == 1
+    # A service that is configured has its own, whatever the others are.
+    assert plane.metric("sponge_control_samples_refused_total", service="vision") == 1
+    action = decision(0).action
+    assert plane.metric("sponge_control_decisions_total", service="s0", action=action) == 1
+    assert plane.metric("sponge_control_decisions_total", service="", action=action) == 2
     await one.close()
     await plane.loop.decisions.kept()

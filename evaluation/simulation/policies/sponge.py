@@ -47,7 +47,7 @@ class Sponge:
         plan = planner.plan(states, host.millicores, host.memory_bytes, config.planner)
         for worker, latency in zip(workers, believed, strict=True):
             worker.believed = latency
-        self._exploration.planned(states, plan, now)
+        self._exploration.planned(states, plan, host.millicores, now)
         host.full = plan.host_full
         targets: dict[str, Target] = {}
         plans = [assignment.configuration for assignment in plan.assignments]
