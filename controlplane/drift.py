@@ -16,9 +16,8 @@ from controlplane.latency import OUTLIER_RATIO, UPPER
 MATURE = 64
 MOST = 3.0  # standard deviations that one execution counts for, as it may be an outlier
 LEAST_SPREAD = 0.1
-# The newest that say how large it is: the ratio is the mean of half of them, the margin a quantile of all.
+# The newest that say how large it is: the ratio is the mean of half of them, the margin the quantile of all.
 NEWEST = 32
-MARGIN_QUANTILE = 0.95
 OVER = LEAST_SPREAD  # up to this ratio and this margin, as logarithms, it is no change
 # What a quota makes of an execution is foreseen within a seventh in the median: up to a fifth more is no change.
 TOLERATED = 1.2
@@ -55,6 +54,7 @@ class Drift:
     """
 
     def __init__(self, quantile: float = UPPER) -> None:
+        self._quantile = quantile
         self._sigmas = NormalDist().inv_cdf(quantile)  # from the mean to the upper estimate
         self.slower = self.wider = 1.0
         self.began_at: float | None = None  # None: there is none
@@ -129,7 +129,7 @@ class Drift:
         ratios, above = np.array(self._newest).T
         level = _level(ratios[-NEWEST // 2 :])
         settled = len(ratios) >= NEWEST // 2
-        margin = float(np.quantile(above, MARGIN_QUANTILE, method="higher" if not settled else "linear"))
+        margin = float(np.quantile(above, self._quantile, method="higher" if not settled else "linear"))
         # Of some executions the newest half may have none.
         if settled and abs(math.log(level)) <= OVER and math.log(margin) <= OVER:
             self.end()

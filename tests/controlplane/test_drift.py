@@ -1,6 +1,7 @@
 """A worker that becomes slower than its model says."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -77,6 +78,22 @@ def test_a_neighbour_of_some_executions_is_seen_and_counts_in_the_mean():
     assert seen < 200
     assert np.mean(slower[seen:]) == pytest.approx(4 / 3, rel=0.05)
     assert np.mean(np.array(slower[seen:]) > 1.0) > 0.9
+
+
+@pytest.mark.parametrize("quantile", [0.6, 0.95, 0.99])
+def test_its_margin_is_of_the_quantile_that_is_planned_for(quantile):
+    rng = np.random.default_rng(11)
+    drift = Drift(quantile)
+    upper = math.exp(0.1 * NormalDist().inv_cdf(quantile))
+
+    def run(factor, count):
+        for noise in rng.normal(0.0, 0.1, count):
+            drift.observe(factor * math.exp(noise), 1.0, upper, 0.0)
+
+    run(1.5, 200)
+    assert drift.wider == pytest.approx(1.5, rel=0.15)
+    run(1.0, 200)
+    assert drift.began_at is None
 
 
 def test_it_follows_and_ends():
