@@ -458,8 +458,10 @@ class TestLife:
                 refused(check, health_pb2.HealthCheckRequest(service="other")).code()
                 is grpc.StatusCode.NOT_FOUND
             )
+            known = worker.metrics()["sponge_worker_budget_seconds_count"]
             waiting = [stub(channel).ModelInfer.future(infer_request("slow", rows(8, 256))) for _ in range(4)]
-            eventually(lambda: worker.metrics()["sponge_worker_queue_depth"] >= 1)
+            # All are queued: those that come later are new ones.
+            eventually(lambda: worker.metrics()["sponge_worker_budget_seconds_count"] == known + len(waiting))
             worker.process.terminate()
             eventually(lambda: seen[-1] == NOT_SERVING)
             new = refused(stub(channel).ModelInfer, infer_request("slow", rows(1, 256)))
