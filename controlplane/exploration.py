@@ -44,9 +44,8 @@ class Exploration:
         self._looks: dict[str, _Look] = {}
         self._turn = ""
         self._trying = False  # whether whose turn it was has something to try
-        self._may: dict[
-            str, int
-        ] = {}  # services that may try, and with how many millicores, by the newest plan
+        # Services that may try, and with how many millicores, by the newest plan.
+        self._may: dict[str, int] = {}
 
     def hoped(self, services: Sequence[ServiceState], now: float) -> list[ServiceState]:
         """Give what is to be planned for: all as they are but one at most, in hope."""
@@ -65,7 +64,7 @@ class Exploration:
             if in_hope or (not plan.host_full and self._wanted(service, given)):
                 may[service.name] = given.configuration.cpu_millicores + max(0, left)
         self._may = may
-        self._looks = {name: look for name, look in self._looks.items() if now < look.at + LONGEST_S}
+        self._looks = {name: look for name, look in self._looks.items() if now < look.due_at + LONGEST_S}
         for service, given in pairs:
             if service.latency.hopeful and self._due(service.name, now):
                 threads = given.configuration.threads

@@ -1,13 +1,14 @@
 """Deliberate tries: whose turn it is, and what ends them."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from controlplane import config, planner
 from controlplane.config import Explore
 from controlplane.demand import DemandEstimate
-from controlplane.exploration import EVERY_S, LASTS_S, Exploration
+from controlplane.exploration import EVERY_S, LASTS_S, LONGEST_S, Exploration
 from controlplane.latency import LatencyModel
 from controlplane.operation import ServiceState, Waiting
 from controlplane.shape import Limits
@@ -109,6 +110,12 @@ def test_deadlines_are_impossible_where_they_are_for_most():
     many = replace(one, demand=replace(one.demand, budgets=((0.04, 0.6), (1.0, 0.4))))
     assert not any(tick(exploration, [few], float(at))[1] for at in range(5))
     assert any(tick(exploration, [many], float(at))[1] for at in range(5, 10))
+
+
+def test_tries_that_show_nothing_come_to_be_an_hour_apart():
+    exploration, slow = Exploration(SETTINGS), service()
+    began = [at for at in range(0, 30_000, 200) if tick(exploration, [slow], float(at))[1] is not None]
+    assert all(later - at >= LONGEST_S for at, later in pairwise(began[-4:]))
 
 
 def test_after_a_try_that_has_shown_something_the_next_look_is_no_later():
